@@ -1,0 +1,130 @@
+"""Settings of the stages before the agent, as they stand in a config file beside `model`, `data` and `trainer`."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from lightning_synther.errors import ConfigError
+
+
+@dataclass
+class DatasetConfig:
+    """Which pixels the chain starts from.
+
+    Args:
+        task: dm_control task, as in ``cheetah_run``.
+        policy: V-D4RL's dataset kind (random, medium, expert, ...).
+        image_size: 84 (HDF5 files) or 64 (NPZ files).
+        root: folder that holds V-D4RL's layout, ``<root>/main/<task>/<policy>/<84px|64px>/``.
+        source: where the data may come from; ``auto`` takes local files, else downloads, else collects.
+        num_episodes: use the first so many episodes, and collect so many (None: all; 200 when collecting).
+        holdout_fraction: share of whole episodes, the last ones, kept from all training, to judge fidelity against.
+        collect_seed: seed of a collection.
+        mirror: another base URL to download from.
+        frame_stack: frames in an observation.
+        action_repeat: environment steps per action, as in the data.
+        n_step: steps folded into one transition's return.
+        gamma: discount of one step.
+    """
+
+    task: str = "cheetah_run"
+    policy: str = "medium"
+    image_size: Literal[84, 64] = 84
+    root: str = "data/vd4rl"
+    source: Literal["auto", "local", "download", "collect"] = "auto"
+    num_episodes: int | None = None
+    holdout_fraction: float = 0.05
+    collect_seed: int = 0
+    mirror: str | None = None
+    frame_stack: int = 3
+    action_repeat: int = 2
+    n_step: int = 3
+    gamma: float = 0.99
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.holdout_fraction < 1.0:
+            raise ConfigError(f"dataset.holdout_fraction is {self.holdout_fraction}: give a share in [0, 1)")
+        if self.num_episodes is not None and self.num_episodes < 1:
+            raise ConfigError(f"dataset.num_episodes is {self.num_episodes}: give at least 1, or null for all")
+
+    def env(self) -> dict[str, Any]:
+        """The environment that agents trained on this dataset act in (fields of `EnvConfig`)."""
+        return {
+            "task": self.task,
+            "observation": "pixels",
+            "image_size": self.image_size,
+            "frame_stack": self.frame_stack,
+            "action_repeat": self.action_repeat,
+        }
+
+    def windows(self) -> dict[str, Any]:
+        """How transitions are cut from episodes."""
+        return {"frame_stack": self.frame_stack, "n_step": self.n_step, "gamma": self.gamma}
+
+
+@dataclass
+class StageTraining:
+    """How one stage trains; devices, strategy and precision are those of `trainer` unless given here.
+
+    Args:
+        max_steps: gradient updates.
+        batch_size: transitions in an update.
+        updates_per_step: updates in one pass of Lightning's loop (its overhead is paid once for all of them).
+        checkpoint_every: updates between two saves of ``last.ckpt``, which an interrupted stage goes on from.
+        validate_every: updates between two validations (0: none before the end).
+        precision: Lightning's precision for this stage, as in ``bf16-mixed``.
+    """
+
+    max_steps: int = 100_000
+    batch_size: int = 256
+    updates_per_step: int = 1
+    checkpoint_every: int = 5_000
+    validate_every: int = 0
+    precision: str | None = None
+
+    def result_inputs(self) -> dict[str, Any]:
+        """The settings that change the result; a change of the others does not rebuild the stage."""
+        keep = ("max_steps", "batch_size", "precision")
+        return {key: value for key, value in asdict(self).items() if key in keep}
+
+
+@dataclass
+class LatentsConfig:
+    """How the dataset is encoded.
+
+    Args:
+        views: latent copies of each transition; more than one needs `shift`.
+        shift: apply the random shift of stage 1 before encoding.
+        batch_size: frame stacks encoded at once.
+    """
+
+    views: int = 1
+    shift: bool = False
+    batch_size: int = 256
+
+
+@dataclass
+class SynthesisConfig:
+    """How much synthetic experience is made.
+
+    Args:
+        num_transitions: size of the synthetic store.
+        chunk_size: transitions written (and, after an interruption, resumed) at once.
+        precision: Lightning's precision while sampling.
+    """
+
+    num_transitions: int = 5_000_000
+    chunk_size: int = 10_000
+    precision: str | None = None
+
+
+@dataclass
+class ComparisonConfig:
+    """What is trained beside the agent, to compare with.
+
+    Args:
+        real_only: train the same agent for the same updates on real latents only.
+    """
+
+    real_only: bool = False

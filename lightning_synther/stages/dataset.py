@@ -1,0 +1,127 @@
+"""Where the pixels come from: local files, else the published download, else a collection made here."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lightning_synther.data.replay import PixelReplay
+from lightning_synther.data.vd4rl import dataset_dir, load_vd4rl
+from lightning_synther.errors import BackendError, ConfigError
+from lightning_synther.stages.config import DatasetConfig
+
+log = logging.getLogger(__name__)
+
+COLLECTED_EPISODES = 200  # V-D4RL's size: 100,000 transitions at action repeat 2
+
+
+@dataclass(frozen=True)
+class PixelDataset:
+    """A loaded dataset, split into training and held-out episodes."""
+
+    train: PixelReplay
+    heldout: PixelReplay | None
+    source: str
+    directory: Path
+    fingerprint: str
+    returns: np.ndarray
+    action_dim: int
+
+
+def provide_dataset(config: DatasetConfig, num_workers: int = 2) -> tuple[Path, str]:
+    """Make sure the files of ``config`` are there; returns their folder and where they came from.
+
+    The order is local, download, collect. A download that cannot reach its host falls through to collecting, and
+    says so; any other fault of a download (a wrong hash, a full disk) stops.
+    """
+    directory = dataset_dir(config.root, config.task, config.policy, config.image_size)
+    provenance = directory / "provenance.json"
+    if config.source in ("auto", "local") and _has_data(directory):
+        if not provenance.exists():
+            return directory, "local"
+        if _collected_enough(provenance, config):
+            return directory, "collected"
+    if config.source == "local":
+        raise ConfigError(
+            f"data.dataset.source is local, but {directory} holds no dataset: "
+            "give the folder that contains V-D4RL's main/ as --data.dataset.root, or set source to auto"
+        )
+    if config.source == "download" or (config.source == "auto" and not provenance.exists()):
+        try:
+            return _download(config), "downloaded"
+        except BackendError as error:
+            if config.source == "download":
+                raise
+            log.warning("download is not possible here (%s); collecting the same kind of data instead", error)
+    return _collect(config, num_workers), "collected"
+
+
+def open_dataset(config: DatasetConfig, source: str, directory: Path) -> PixelDataset:
+    """Load ``directory`` and split off the held-out episodes."""
+    episodes = load_vd4rl(
+        directory, task=config.task, image_size=config.image_size, max_episodes=config.num_episodes
+    )
+    count = episodes.num_episodes
+    if config.num_episodes is not None and count < config.num_episodes:
+        raise ConfigError(
+            f"data.dataset.num_episodes is {config.num_episodes}, but {directory} holds {count} episodes: "
+            "lower it, or give null to use all of them"
+        )
+    heldout = math.ceil(config.holdout_fraction * count)
+    if heldout >= count:
+        raise ConfigError(
+            f"data.dataset.holdout_fraction {config.holdout_fraction} of {count} episodes leaves none to train on: "
+            "use more episodes, or give 0"
+        )
+    order = np.arange(count)
+    return PixelDataset(
+        train=PixelReplay(episodes, subset=order[: count - heldout], **config.windows()),
+        heldout=PixelReplay(episodes, subset=order[count - heldout :], **config.windows()) if heldout else None,
+        source=source,
+        directory=directory,
+        fingerprint=episodes.fingerprint(),
+        returns=np.asarray(episodes.returns),
+        action_dim=int(episodes.action.shape[1]),
+    )
+
+
+def _has_data(directory: Path) -> bool:
+    return directory.is_dir() and any(p.suffix in (".hdf5", ".npz") for p in directory.iterdir())
+
+
+def _collected_enough(provenance: Path, config: DatasetConfig) -> bool:
+    """A collection that was interrupted, or is smaller than asked for, is continued by `collect`."""
+    made: dict[str, Any] = json.loads(provenance.read_text())
+    return bool(made.get("complete", True)) and made["episodes"] >= (config.num_episodes or 1)
+
+
+def _download(config: DatasetConfig) -> Path:
+    from lightning_synther.data.download import download
+
+    return download(
+        config.task,
+        config.policy,
+        image_size=config.image_size,
+        root=config.root,
+        mirror=config.mirror,
+    )
+
+
+def _collect(config: DatasetConfig, num_workers: int) -> Path:
+    from lightning_synther.online.collect import collect
+
+    return collect(
+        task=config.task,
+        policy=config.policy,
+        root=config.root,
+        episodes=config.num_episodes or COLLECTED_EPISODES,
+        seed=config.collect_seed,
+        image_size=config.image_size,
+        num_workers=num_workers,
+    )
