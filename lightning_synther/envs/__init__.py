@@ -1,0 +1,1 @@
+"""dm_control environments: tasks, one environment, a pool of them in worker processes."""

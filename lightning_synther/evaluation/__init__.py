@@ -1,0 +1,1 @@
+"""Policies scored in their environment: rollouts, scores, videos, episode seeds."""

@@ -128,3 +128,18 @@ class ComparisonConfig:
     """
 
     real_only: bool = False
+
+
+@dataclass
+class EvaluationConfig:
+    """How an agent is scored at the end.
+
+    Args:
+        episodes: evaluation episodes.
+        seed: first episode's seed; the others follow.
+        num_workers: processes that step and render environments.
+    """
+
+    episodes: int = 10
+    seed: int = 10_000
+    num_workers: int = 2

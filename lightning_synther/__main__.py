@@ -1,0 +1,104 @@
+"""``python -m lightning_synther``: the dispatcher in front of the commands.
+
+Only the standard library is imported here. ``--help``, `collect` and `download` answer without torch; and a spawned
+worker process, which imports this module again, pays nothing for it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import logging
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from lightning_synther import __version__
+from lightning_synther.command import close_match, parse_error, run_command
+from lightning_synther.errors import ConfigError
+
+PROG = "lightning-synther"
+STAGES = {
+    "fit": "train the agent of a config, and whatever it still needs: encoder, diffusion, synthetic data",
+    "validate": "run the validation episodes of a config's agent",
+    "test": "score a checkpoint in dm_control",
+    "predict": "sample synthetic transitions from a diffusion checkpoint into a store",
+}
+FUNCTIONS = {
+    "collect": (
+        "lightning_synther.online.collect",
+        "render a dataset like V-D4RL here, with a behaviour policy",
+    ),
+    "download": ("lightning_synther.data.download", "fetch and verify V-D4RL's own files"),
+}
+SUMMARIES = STAGES | {name: summary for name, (_, summary) in FUNCTIONS.items()}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the subcommand that ``argv`` (default: the process's arguments) names; returns the exit status."""
+    return run_command(dispatch, sys.argv[1:] if argv is None else argv)
+
+
+def dispatch(argv: list[str]) -> None:
+    """Hand ``argv`` to its subcommand; raises `ConfigError` for one that does not exist."""
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(overview())
+    elif argv[0] in ("--version", "-V"):
+        print(f"{PROG} {__version__}")
+    elif argv[0] in STAGES:
+        importlib.import_module("lightning_synther.cli").main(argv)
+    elif argv[0] in FUNCTIONS:
+        logging.basicConfig(level=logging.INFO, format="%(message)s")
+        module, _ = FUNCTIONS[argv[0]]
+        call_function(argv[0], getattr(importlib.import_module(module), argv[0]), argv[1:])
+    elif argv[0].startswith("-"):
+        raise ConfigError(f"{argv[0]} stands before the subcommand: write `{PROG} fit {argv[0]} …`")
+    else:
+        raise close_match(argv[0], tuple(SUMMARIES), "subcommand")
+
+
+def overview() -> str:
+    """What ``--help`` prints: every subcommand in a line, and two examples."""
+    width = max(map(len, SUMMARIES))
+    commands = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in SUMMARIES.items())
+    return f"""usage: {PROG} SUBCOMMAND [options]      (or: python -m lightning_synther SUBCOMMAND [options])
+
+Synthetic Experience Replay from pixels: V-D4RL frames, latent diffusion, synthetic replay, an agent's returns.
+
+subcommands:
+{commands}
+
+examples:
+  {PROG} fit --config configs/vd4rl_cheetah.yaml --config configs/scale/quick.yaml
+  {PROG} download --task=cheetah_run --policy=medium --root=data
+
+`{PROG} SUBCOMMAND --help` lists a subcommand's options; --version prints the version."""
+
+
+def call_function(name: str, function: Callable[..., object], argv: list[str]) -> None:
+    """Parse ``argv`` by the signature and docstring of ``function``, then call it; bare ``--flag`` means true."""
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parameters = inspect.signature(function, eval_str=True).parameters
+    description = (inspect.getdoc(function) or "").split("\n\n")[0]
+    parser = ArgumentParser(prog=f"{PROG} {name}", description=description, exit_on_error=False)
+    parser.add_function_arguments(function, as_group=False)
+    try:
+        settings: dict[str, Any] = parser.parse_args(_explicit_flags(argv, parameters)).as_dict()
+    except ArgumentError as error:
+        options = tuple(f"--{parameter}" for parameter in parameters)
+        raise ConfigError(f"{parse_error(error, options)} (see `{PROG} {name} --help`)") from error
+    function(**settings)
+
+
+def _explicit_flags(argv: list[str], parameters: Any) -> list[str]:
+    flags = {f"--{name}" for name, parameter in parameters.items() if parameter.annotation is bool}
+    following = [*argv[1:], "--"]
+    return [
+        f"{word}=true" if word in flags and after.startswith("--") else word
+        for word, after in zip(argv, following, strict=True)
+    ]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,51 @@
+"""Losses of Soft Actor-Critic as pure functions (Haarnoja et al. 2018, arXiv 1812.05905).
+
+Shapes: B batch, A action dimension, E critics in the ensemble. Every draw is an argument.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    """Reparametrised tanh-Gaussian: the action (B, A) for a standard normal ``noise``, and its log density (B, 1).
+
+    Appendix C of the paper, with log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)), which does not lose digits
+    where tanh saturates.
+    """
+    u = torch.addcmul(mean, log_std.exp(), noise)
+    log_normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
+    log_derivative = 2 * (math.log(2) - u - F.softplus(-2 * u))
+    return u.tanh(), (log_normal - log_derivative).sum(-1, keepdim=True)
+
+
+def soft_target(
+    reward: Tensor, discount: Tensor, next_q: Tensor, next_log_prob: Tensor, temperature: Tensor
+) -> Tensor:
+    """Target value (B, 1) of Equations 3 and 5: r + discount (min_e Q_e(s', a') - temperature log pi(a'|s')).
+
+    ``next_q`` is (E, B, 1), the other arguments are (B, 1) and a scalar.
+    """
+    return reward + discount * (next_q.amin(0) - temperature * next_log_prob)
+
+
+def critic_loss(q: Tensor, target: Tensor) -> Tensor:
+    """Equation 5 without its factor 1/2, as in most code: squared error (E, B, 1) averaged over the batch,
+    summed over the critics.
+    """
+    return (q - target).square().mean((1, 2)).sum()
+
+
+def actor_loss(q: Tensor, log_prob: Tensor, temperature: Tensor) -> Tensor:
+    """Equation 9: the batch mean of temperature log pi(a|s) - min_e Q_e(s, a), for ``q`` (E, B, 1)."""
+    return (temperature * log_prob - q.amin(0)).mean()
+
+
+def temperature_loss(log_temperature: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
+    """Equation 18: the batch mean of -temperature (log pi(a|s) + target entropy); no gradient to the policy."""
+    return -log_temperature.exp() * (log_prob.detach().mean() + target_entropy)

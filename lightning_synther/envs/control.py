@@ -1,0 +1,159 @@
+"""One dm_control environment as a learner sees it: repeated, rescaled actions; stacked frames or a state."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from lightning_synther.envs.tasks import camera_id, load_suite, parse_task, rendering_error
+from lightning_synther.errors import ConfigError
+
+Observation = Literal["pixels", "states"]
+
+
+@dataclass(frozen=True)
+class EnvConfig:
+    """What makes an environment, in plain types, so that a checkpoint can hold it.
+
+    ``task``: a dm_control suite task such as ``cheetah_run``. ``observation``: ``pixels`` gives the last
+    ``frame_stack`` images of ``image_size`` pixels a side, ``states`` the flat proprioceptive vector.
+    ``action_repeat``: control steps per action. ``time_limit``: simulated seconds of an episode, None for the
+    task's own limit.
+    """
+
+    task: str
+    observation: Observation = "pixels"
+    image_size: int = 84
+    frame_stack: int = 3
+    action_repeat: int = 2
+    time_limit: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.observation not in get_args(Observation):
+            raise ConfigError(f"observation is {self.observation!r}: give 'pixels' or 'states'")
+        for name in ("image_size", "frame_stack", "action_repeat"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} is {getattr(self, name)}: give 1 or more")
+        if self.time_limit is not None and not self.time_limit > 0:
+            raise ConfigError(f"time_limit is {self.time_limit}: give a positive number of seconds, or null")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain types, for JSON and for checkpoints that load weights-only."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> EnvConfig:
+        """Inverse of `to_dict`; `ConfigError` names a key that no environment has."""
+        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
+        if unknown or "task" not in values:
+            raise ConfigError(
+                f"environment settings {sorted(values)} must hold 'task' and only keys of "
+                f"{list(cls.__dataclass_fields__)}: mend {', '.join(unknown) or 'the missing task'}"
+            )
+        return cls(**values)
+
+
+class StepResult(NamedTuple):
+    """What one action led to; ``discount`` is the environment's own: 1 when time ran out, 0 at a true end."""
+
+    observation: NDArray[Any]
+    reward: float
+    discount: float
+    last: bool
+
+
+class ControlEnv:
+    """A dm_control suite task behind `reset` and `step`.
+
+    Observations are (3 * frame_stack, H, W) uint8, oldest frame first and the first frame repeated at reset
+    (DrQ-v2, Yarats et al. 2021), or (S,) float32: dm_control's observations concatenated in their own order.
+    Actions are (A,) in [-1, 1] and rescaled to the task's bounds. An episode depends on its seed alone, not
+    on the ones before it.
+    """
+
+    def __init__(self, config: EnvConfig, seed: int = 0) -> None:
+        self.config = config
+        self._domain, self._task = parse_task(config.task)
+        self._frames: deque[NDArray[np.uint8]] = deque(maxlen=config.frame_stack)
+        self._env = self._load(seed)
+        spec = self._env.action_spec()
+        self._action_scale = (spec.maximum - spec.minimum) / 2
+        self._action_offset = (spec.maximum + spec.minimum) / 2
+        self.action_dim: int = spec.shape[0]
+
+    def _load(self, seed: int) -> Any:
+        task_kwargs: dict[str, Any] = {"random": seed % 2**32}
+        if self.config.time_limit is not None:
+            task_kwargs["time_limit"] = self.config.time_limit
+        return load_suite().load(self._domain, self._task, task_kwargs=task_kwargs)
+
+    @property
+    def observation_shape(self) -> tuple[int, ...]:
+        """Shape of what `reset` and `step` return."""
+        if self.config.observation == "pixels":
+            return (3 * self.config.frame_stack, self.config.image_size, self.config.image_size)
+        return (sum(math.prod(spec.shape) for spec in self._env.observation_spec().values()),)
+
+    @property
+    def max_steps(self) -> int | None:
+        """Actions until the time limit ends an episode; None where the task sets no limit."""
+        limit = getattr(self._env, "_step_limit", math.inf)  # dm_control keeps it to itself
+        return None if math.isinf(limit) else math.ceil(limit / self.config.action_repeat)
+
+    def reset(self, seed: int | None = None) -> NDArray[Any]:
+        """Begin an episode; with ``seed`` it is that seed's episode, else the next of the current stream."""
+        if seed is not None:
+            if self._domain == "lqr":  # the only domain that draws its model when it is built
+                self._env = self._load(seed)
+            self._env.task.random.seed(seed % 2**32)
+        self._observation = self._env.reset().observation
+        self._frames.clear()
+        return self._observe()
+
+    def step(self, action: ArrayLike) -> StepResult:
+        """Apply ``action`` (A,) for ``action_repeat`` control steps, fewer where the episode ends.
+
+        The reward is the sum of r_k times the discounts before k, the discount is the product of all.
+        """
+        action = np.asarray(action, dtype=np.float64)
+        if action.shape != (self.action_dim,):
+            raise ConfigError(
+                f"{self.config.task} takes actions of shape ({self.action_dim},), got {action.shape}: "
+                f"use a policy of this task"
+            )
+        reward, discount = 0.0, 1.0
+        for _ in range(self.config.action_repeat):
+            time_step = self._env.step(action * self._action_scale + self._action_offset)
+            reward += time_step.reward * discount
+            discount *= time_step.discount
+            if time_step.last():
+                break
+        self._observation = time_step.observation
+        return StepResult(self._observe(), reward, discount, time_step.last())
+
+    def state(self) -> NDArray[np.float32]:
+        """The flat proprioceptive state (S,), whatever the observation is."""
+        return np.concatenate([np.ravel(value) for value in self._observation.values()]).astype(np.float32)
+
+    def render(self, size: int) -> NDArray[np.uint8]:
+        """The scene now, (size, size, 3) uint8, at dm_control's default visual quality."""
+        try:
+            return self._env.physics.render(size, size, camera_id=camera_id(self._domain))
+        except Exception as error:
+            raise rendering_error(error) from error
+
+    def close(self) -> None:
+        """Free the OpenGL context."""
+        self._env.close()
+
+    def _observe(self) -> NDArray[Any]:
+        if self.config.observation == "states":
+            return self.state()
+        frame = self.render(self.config.image_size).transpose(2, 0, 1)
+        self._frames.extend([frame] * (1 if self._frames else self.config.frame_stack))
+        return np.concatenate(self._frames)

@@ -1,0 +1,73 @@
+"""From a trained SAC agent to a behaviour policy file with its card."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from lightning_synther.agents.sac_module import SAC
+from lightning_synther.envs.control import ControlEnv, EnvConfig
+from lightning_synther.errors import ConfigError
+from lightning_synther.online.policies import BehaviourPolicy, PolicySpec, load_policy, save_policy
+
+CARD_SEEDS = range(1000, 1010)
+PACKAGES = ("lightning-synther", "torch", "lightning", "dm-control", "mujoco", "numpy")
+
+
+def export_policy(agent: SAC, path: Path, card: dict[str, Any]) -> dict[str, Any]:
+    """Write the actor of ``agent`` to ``path`` (.safetensors) and ``card`` beside it (.json); returns the card.
+
+    The card is completed with the returns of ten sampled and ten deterministic episodes (environment seeds 1000 to
+    1009), played by the file as it will be used, and with package versions.
+    """
+    if agent.hparams["env"] is None:
+        raise ConfigError("the agent does not know its environment: train it with model.env set")
+    env = EnvConfig(**agent.hparams["env"])
+    linears = [layer for layer in agent.actor.modules() if isinstance(layer, nn.Linear)]
+    spec = PolicySpec(
+        task=env.task,
+        action_repeat=env.action_repeat,
+        observation_dim=linears[0].in_features,
+        action_dim=linears[-1].out_features // 2,
+        layer_sizes=[linears[0].in_features, *(layer.out_features for layer in linears)],
+        log_std_bounds=agent.actor.log_std_bounds,
+    )
+    layers = [(layer.weight.detach().cpu().numpy(), layer.bias.detach().cpu().numpy()) for layer in linears]
+    save_policy(path, spec, layers)
+    card = complete_card(card, load_policy(str(path), env.task), env)
+    path.with_suffix(".json").write_text(json.dumps(card, indent=2) + "\n")
+    return card
+
+
+def complete_card(card: dict[str, Any], policy: BehaviourPolicy, env: EnvConfig) -> dict[str, Any]:
+    """``card`` with task, action repeat, returns and versions."""
+    sampled = [play(policy, env, seed) for seed in CARD_SEEDS]
+    deterministic = [play(policy, env, seed, deterministic=True) for seed in CARD_SEEDS]
+    return {
+        "task": env.task,
+        "action_repeat": env.action_repeat,
+        **card,
+        "return_mean": round(float(np.mean(sampled)), 2),
+        "return_mean_deterministic": round(float(np.mean(deterministic)), 2),
+        "episode_seeds": list(CARD_SEEDS),
+        "returns": [round(value, 2) for value in sampled],
+        "returns_deterministic": [round(value, 2) for value in deterministic],
+        "versions": {package: version(package) for package in PACKAGES},
+    }
+
+
+def play(policy: BehaviourPolicy, config: EnvConfig, seed: int, deterministic: bool = False) -> float:
+    """Return of one episode on states; environment and action noise are functions of ``seed``."""
+    env = ControlEnv(config, seed)
+    rng = np.random.default_rng(seed)
+    state, total, last = env.reset(seed), 0.0, False
+    while not last:
+        step = env.step(policy.act(state[None], rng, deterministic)[0])
+        state, last = step.observation, step.last
+        total += step.reward
+    return total

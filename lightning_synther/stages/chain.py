@@ -1,0 +1,241 @@
+"""Stages 1 to 3: from pixels to the two stores of latent transitions that the agent trains on.
+
+``dataset -> encoder -> latents -> diffusion -> synthesis``, each an ordinary Trainer call (or a pass over the data) on
+ordinary modules, remembered in the run directory by `Stage`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch import seed_everything
+
+from lightning_synther.agents.agent import Agent
+from lightning_synther.data.datamodules import PixelData, RowData
+from lightning_synther.data.store import TransitionStore
+from lightning_synther.diffusion.module import LatentDiffusion
+from lightning_synther.networks.encoders import LatentEncoder
+from lightning_synther.stages.config import DatasetConfig, LatentsConfig, StageTraining, SynthesisConfig
+from lightning_synther.stages.dataset import PixelDataset, open_dataset, provide_dataset
+from lightning_synther.stages.record import Stage
+from lightning_synther.stages.synthesis import sample_store
+from lightning_synther.stages.training import (
+    TrainerFactory,
+    ensure,
+    ensure_on_rank_zero,
+    fit,
+    is_rank_zero,
+    stage_seed,
+)
+from lightning_synther.synthesis.encode import encode_dataset
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ModuleConfig:
+    """A class and the arguments that the config file gives it; sizes are added when they are known."""
+
+    cls: type[pl.LightningModule]
+    init_args: Mapping[str, Any] = field(default_factory=dict)
+
+    def build(self, **sizes: Any) -> pl.LightningModule:
+        """Instantiate with the sizes that only the data tell."""
+        return self.cls(**{**self.init_args, **sizes})
+
+    def inputs(self) -> dict[str, Any]:
+        """For the fingerprint of a stage."""
+        return {"class": self.cls.__name__, **self.init_args}
+
+
+@dataclass(frozen=True)
+class Artefacts:
+    """What the chain hands to the agent: paths, and the fingerprint of all that led to them."""
+
+    encoder_checkpoint: Path
+    real: Path
+    synthetic: Path
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class Chain:
+    """The stages before the agent, as one config describes them."""
+
+    factory: TrainerFactory
+    dataset: DatasetConfig
+    encoder: ModuleConfig
+    encoder_training: StageTraining
+    latents: LatentsConfig
+    diffusion: ModuleConfig
+    diffusion_training: StageTraining
+    synthesis: SynthesisConfig
+
+    @property
+    def run_dir(self) -> Path:
+        """The run directory."""
+        return self.factory.run_dir
+
+    @property
+    def seed(self) -> int:
+        """The run's seed."""
+        return self.factory.seed
+
+    def run(self) -> Artefacts:
+        """Bring every stage to *finished*, in order."""
+        encoder = self.train_encoder()
+        latents = self.encode(encoder)
+        diffusion = self.train_diffusion(latents)
+        synthetic = self.synthesise(diffusion)
+        return Artefacts(
+            encoder_checkpoint=encoder.final_checkpoint,
+            real=latents.directory / "train",
+            synthetic=synthetic.directory / "store",
+            fingerprint=synthetic.fingerprint,
+        )
+
+    @cached_property
+    def pixels(self) -> PixelDataset:
+        """Stage 0: the dataset, provided once by rank zero."""
+        stage = Stage(self.run_dir, "dataset", asdict(self.dataset))
+        found: dict[str, Any] = {}
+
+        def provide() -> dict[str, Any]:
+            directory, source = provide_dataset(self.dataset)
+            found.update(directory=str(directory), source=source)
+            return found
+
+        if is_rank_zero() and stage.status == "finished":  # the files may have gone since
+            provide()
+        results = found or ensure_on_rank_zero(stage, provide)
+        pixels = open_dataset(self.dataset, results["source"], Path(results["directory"]))
+        log.info(
+            "dataset: %s, %s, %d episodes, return %.0f (mean), %d training transitions",
+            pixels.directory,
+            pixels.source,
+            len(pixels.returns),
+            pixels.returns.mean(),
+            pixels.train.num_transitions,
+        )
+        return pixels
+
+    def train_encoder(self) -> Stage:
+        """Stage 1: a pixel agent, whose convolutions and trunks become the frozen encoder."""
+        inputs = {
+            "dataset": self.pixels.fingerprint,
+            "windows": {**self.dataset.windows(), "holdout_fraction": self.dataset.holdout_fraction},
+            "env": self.dataset.env(),
+            "model": self.encoder.inputs(),
+            "training": self.encoder_training.result_inputs(),
+            "seed": self.seed,
+        }
+        stage = Stage(self.run_dir, "encoder", inputs)
+        training = self.encoder_training
+
+        def build() -> dict[str, Any]:
+            seed_everything(stage_seed(self.seed, stage.name), verbose=False)
+            agent = self.encoder.build(
+                observation="pixels", action_dim=self.pixels.action_dim, env=self.dataset.env()
+            )
+            data = PixelData(
+                self.pixels.train,
+                batch_size=training.batch_size,
+                updates_per_step=training.updates_per_step,
+                seed=self.seed,
+            )
+            fit(stage, self.factory.trainer(stage, training, []), agent, data)
+            return {}
+
+        ensure(stage, build)
+        return stage
+
+    def encode(self, encoder: Stage) -> Stage:
+        """Stage 2a: every training and held-out transition as latents, once."""
+        stage = Stage(
+            self.run_dir, "latents", {"encoder": encoder.fingerprint, "latents": asdict(self.latents)}
+        )
+
+        def build() -> dict[str, Any]:
+            network = LatentEncoder.from_checkpoint(encoder.final_checkpoint)
+            counts = {}
+            for name, replay in (("train", self.pixels.train), ("heldout", self.pixels.heldout)):
+                if replay is not None:
+                    store = encode_dataset(
+                        replay,
+                        network,
+                        stage.directory / name,
+                        views=self.latents.views,
+                        shift=self.latents.shift,
+                        batch_size=self.latents.batch_size,
+                        seed=self.seed,
+                        fingerprint=stage.fingerprint,
+                    )
+                    counts[f"{name}_transitions"] = len(store)
+            return counts
+
+        ensure_on_rank_zero(stage, build)
+        return stage
+
+    def train_diffusion(self, latents: Stage) -> Stage:
+        """Stage 2b: the diffusion model over latent transitions."""
+        training = self.diffusion_training
+        inputs = {
+            "latents": latents.fingerprint,
+            "model": self.diffusion.inputs(),
+            "training": training.result_inputs(),
+            "seed": self.seed,
+        }
+        stage = Stage(self.run_dir, "diffusion", inputs)
+
+        def build() -> dict[str, Any]:
+            train = TransitionStore.open(latents.directory / "train")
+            heldout = latents.directory / "heldout"
+            seed_everything(stage_seed(self.seed, stage.name), verbose=False)
+            model = self.diffusion.build(spec=train.spec.to_dict())
+            assert isinstance(model, LatentDiffusion)
+            model.fit_normalizer(train.rows)
+            data = RowData(
+                str(latents.directory / "train"),
+                heldout=str(heldout) if heldout.exists() else None,
+                batch_size=training.batch_size,
+                updates_per_step=training.updates_per_step,
+                seed=self.seed,
+            )
+            fit(stage, self.factory.trainer(stage, training, []), model, data)
+            return {}
+
+        ensure(stage, build)
+        return stage
+
+    def synthesise(self, diffusion: Stage) -> Stage:
+        """Stage 3: the synthetic store, and how faithful it is."""
+        config = self.synthesis
+        inputs = {
+            "diffusion": diffusion.fingerprint,
+            "num_transitions": config.num_transitions,
+            "chunk_size": config.chunk_size,
+            "precision": config.precision,
+            "seed": self.seed,
+        }
+        stage = Stage(self.run_dir, "synthesis", inputs)
+
+        def build() -> dict[str, Any]:
+            model = LatentDiffusion.load_from_checkpoint(diffusion.final_checkpoint, map_location="cpu")
+            sample_store(
+                self.factory,
+                model,
+                stage.directory / "store",
+                config,
+                seed=self.seed,
+                fingerprint=stage.fingerprint,
+            )
+            return {"transitions": config.num_transitions}
+
+        ensure(stage, build)
+        return stage
