@@ -100,12 +100,15 @@ class EnvPool:
         return np.stack(self._call("reset", index, list(seeds)))
 
     def step(self, actions: ArrayLike, active: Sequence[int] | None = None) -> BatchStep:
-        """Apply ``actions`` (n, A), one row to each environment in ``active`` (default: all); only they render."""
+        """Apply ``actions`` (n, A), one row to each environment of ``active`` (default: all)."""
         rows = np.asarray(actions)
         results = self._call("step", self._active(active, len(rows)), rows)
         observation, reward, discount, last = zip(*results, strict=True)
         return BatchStep(
-            np.stack(observation), np.float32(reward), np.float32(discount), np.asarray(last, dtype=bool)
+            np.stack(observation),
+            np.array(reward, np.float32),
+            np.array(discount, np.float32),
+            np.array(last),
         )
 
     def render(self, size: int, active: Sequence[int] | None = None) -> NDArray[np.uint8]:

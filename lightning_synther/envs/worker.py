@@ -57,7 +57,7 @@ class WorkerProcess:
                 [sys.executable, "-c", _COMMAND.format(theirs.fileno())],
                 pass_fds=[theirs.fileno()],
                 env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
-                process_group=0,  # Ctrl-C in a terminal reaches the parent alone, which then closes the workers
+                process_group=0,  # Ctrl-C in a terminal reaches the parent alone, which closes the workers
             )
         self._connection = Connection(ours.detach())
         self._connection.send((factory, args))
