@@ -115,7 +115,9 @@ def load_policy(name_or_path: str, task: str) -> BehaviourPolicy:
     path = policy_path(name_or_path, task)
     policy = _read(path)
     if policy.task != task:
-        raise ConfigError(f"policy {path} was trained on {policy.task}, not on {task}: set task={policy.task}")
+        raise ConfigError(
+            f"policy {path} was trained on {policy.task}, not on {task}: set task={policy.task}"
+        )
     return policy
 
 
@@ -163,13 +165,17 @@ def _read(path: Path) -> TanhGaussianPolicy:
     except (SafetensorError, KeyError, TypeError, json.JSONDecodeError) as error:
         raise DataError(f"{path} is not a policy file of this project: {error!r}") from error
     if content.get("kind") != "tanh_gaussian" or set(content) != {field.name for field in fields(PolicySpec)}:
-        raise DataError(f"{path} holds a policy this version cannot run, its header is {content}: update the package")
+        raise DataError(
+            f"{path} holds a policy this version cannot run, its header is {content}: update the package"
+        )
     spec = PolicySpec(**content)
     shapes = list(zip(spec.layer_sizes[1:], spec.layer_sizes[:-1], strict=True))
     layers = []
     for i, shape in enumerate(shapes):
         weight, bias = tensors.get(f"layers.{i}.weight"), tensors.get(f"layers.{i}.bias")
         if weight is None or bias is None or weight.shape != shape or bias.shape != shape[:1]:
-            raise DataError(f"{path}: layer {i} is missing or not of size {shape}: the file is damaged, get it again")
+            raise DataError(
+                f"{path}: layer {i} is missing or not of size {shape}: the file is damaged, get it again"
+            )
         layers.append((weight, bias))
     return TanhGaussianPolicy(spec, layers)
