@@ -1,8 +1,9 @@
 """A store of flat transitions on disk: real latents after encoding, synthetic ones after sampling.
 
-``<path>/rows.npy`` holds the rows, (N, D) float32 in the layout of `TransitionSpec`, memory-mapped by its readers, and
-``<path>/metadata.json`` says what they are and what made them. While it is being written a store is called
-``<path>.partial`` (see `lightning_synther.data.store_writer`); a finished one appears by a rename, whole or not at all.
+``<path>/rows.npy`` holds the rows, (N, D) float32 in the layout of `TransitionSpec`, memory-mapped by its
+readers, and ``<path>/metadata.json`` says what they are and what made them. While it is being written a store
+is called ``<path>.partial`` (see `lightning_synther.data.store_writer`); a finished one appears by a rename,
+whole or not at all.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ LOAD_LIMIT = 1 << 30
 class StoreMetadata:
     """What a store holds and what made it; stores of equal metadata (``extra`` aside) hold equal bytes.
 
-    ``producer`` names the program or model, ``fingerprint`` identifies everything that went into the rows (data,
-    weights, settings), ``chunk_size`` is the number of rows that were made at a time, each chunk from its own seed.
+    ``producer`` names the program or model, ``fingerprint`` identifies everything that went into the rows
+    (data, weights, settings), ``chunk_size`` is the number of rows that were made at a time, each chunk from
+    its own seed.
     """
 
     FORMAT: ClassVar[str] = "lightning_synther.transitions"
@@ -51,15 +53,19 @@ class StoreMetadata:
 
     @classmethod
     def read(cls, folder: Path) -> StoreMetadata:
-        """Read ``metadata.json`` of ``folder``; raises `DataError` where it is missing, foreign or damaged."""
+        """Read ``metadata.json`` of ``folder``; raises `DataError` where it is missing or damaged."""
         path = folder / METADATA
         if not path.is_file():
-            raise DataError(f"{folder} is not a store of transitions: it has no {METADATA}, give another path")
+            raise DataError(
+                f"{folder} is not a store of transitions: it has no {METADATA}, give another path"
+            )
         try:
             content = json.loads(path.read_text())
             name, version = content.pop("format"), content.pop("format_version")
-        except (ValueError, AttributeError, KeyError):
-            raise DataError(f"{path} is not the metadata of a store of transitions, give another path") from None
+        except (ValueError, TypeError, AttributeError, KeyError):
+            raise DataError(
+                f"{path} is not the metadata of a store of transitions, give another path"
+            ) from None
         if (name, version) != (cls.FORMAT, cls.VERSION):
             raise DataError(
                 f"{path} has format {name!r} version {version!r}, this release reads {cls.FORMAT!r} version "
@@ -112,7 +118,9 @@ class TransitionStore:
         if not path.is_dir():
             if partial_path(path).is_dir():
                 raise DataError(f"the store {path} is unfinished: run the command that was writing it again")
-            raise DataError(f"there is no store of transitions at {path}: write it first, or give another path")
+            raise DataError(
+                f"there is no store of transitions at {path}: write it first, or give another path"
+            )
         metadata = StoreMetadata.read(path)
         if expected is not None and metadata.spec != expected:
             raise DataError(
@@ -154,6 +162,7 @@ def map_rows(path: Path, shape: tuple[int, int]) -> NDArray[np.float32]:
         raise DataError(f"{path} is truncated or no array of rows ({error}): write the store again") from None
     if rows.shape != shape or rows.dtype != np.float32 or not rows.flags.c_contiguous:
         raise DataError(
-            f"{path} holds {rows.dtype} {rows.shape}, its {METADATA} says float32 {shape}: write the store again"
+            f"{path} holds {rows.dtype} {rows.shape}, its {METADATA} says float32 {shape}: "
+            "write the store again"
         )
     return rows

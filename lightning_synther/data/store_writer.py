@@ -1,8 +1,9 @@
-"""Writing a store of transitions in chunks: by several processes at once, killed at any moment, on a full disk.
+"""Writing a store of transitions in chunks: by several processes, killed at any moment, on a full disk.
 
-A chunk is finished once its rows are on disk, and only then is its byte in ``<path>.partial/finished`` set. Bytes of
-different chunks do not touch, so ranks share one file without a lock, and whoever comes back after SIGKILL writes
-what is missing. Rows are written with `os.pwrite`: through a memory map a full disk would be SIGBUS, not an error.
+A chunk is finished once its rows are on disk, and only then is its byte in ``<path>.partial/finished`` set.
+Bytes of different chunks do not touch, so ranks share one file without a lock, and whoever comes back after
+SIGKILL writes what is missing. Rows are written with `os.pwrite`: through a memory map a full disk would be
+SIGBUS, not an error.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ Existing = Literal["error", "resume", "replace"]
 
 @contextmanager
 def full_disk_is_one_sentence(path: Path, advice: str) -> Iterator[None]:
-    """Turn "no space left" and "quota exceeded" while writing ``path`` into a `BackendError` with ``advice``."""
+    """Turn "no space left" while writing ``path`` into a `BackendError` that ends with ``advice``."""
     try:
         yield
     except OSError as error:
@@ -42,12 +43,14 @@ def full_disk_is_one_sentence(path: Path, advice: str) -> Iterator[None]:
 class StoreWriter:
     """Writes the store ``path`` chunk by chunk, and continues one that was interrupted.
 
-    Chunk i holds the rows [i * chunk_size, (i + 1) * chunk_size), the last one may be shorter. A ``<path>.partial`` of
-    equal metadata is continued; ``existing`` says what to do with anything else that is already there:
-    "error" refuses a finished store; "resume" takes a finished store of equal metadata as all chunks finished;
-    "replace" discards a partial store of other metadata, and lets a finished store stand until `commit`.
+    Chunk i holds the rows [i * chunk_size, (i + 1) * chunk_size), the last one may be shorter. A
+    ``<path>.partial`` of equal metadata is continued; ``existing`` says what to do with anything else that is
+    already there: "error" refuses a finished store; "resume" takes a finished store of equal metadata as all
+    chunks finished; "replace" discards a partial store of other metadata, and lets a finished store stand
+    until `commit`.
 
-    Raises `ConfigError` for what ``existing`` forbids, `BackendError` where the disk cannot hold what is missing.
+    Raises `ConfigError` for what ``existing`` forbids, `BackendError` where the disk cannot hold what is
+    missing.
     """
 
     def __init__(
@@ -65,7 +68,8 @@ class StoreWriter:
     ) -> None:
         if num_transitions < 1 or chunk_size < 1:
             raise ConfigError(
-                f"a store needs num_transitions >= 1 and chunk_size >= 1, got {num_transitions} and {chunk_size}"
+                "a store needs num_transitions >= 1 and chunk_size >= 1, "
+                f"got {num_transitions} and {chunk_size}"
             )
         self.path = Path(path)
         self.partial = partial_path(self.path)
@@ -109,8 +113,8 @@ class StoreWriter:
     def write(self, chunk_index: int, rows: Tensor | NDArray[np.float32]) -> None:
         """Write all rows (n, D) of one chunk and mark it finished.
 
-        Raises `DataError` for rows of another size or with non-finite values, `BackendError` on a full disk; the
-        chunks that are finished stay so in either case.
+        Raises `DataError` for rows of another size or with non-finite values, `BackendError` on a full disk;
+        the chunks that are finished stay so in either case.
         """
         values = np.ascontiguousarray(rows.detach().cpu() if isinstance(rows, Tensor) else rows, np.float32)
         where = self.chunk(chunk_index)
@@ -135,7 +139,9 @@ class StoreWriter:
         """
         if self._finished >= 0:
             if missing := self.pending_chunks:
-                raise DataError(f"{self.partial} lacks {len(missing)} of {self.num_chunks} chunks: write them first")
+                raise DataError(
+                    f"{self.partial} lacks {len(missing)} of {self.num_chunks} chunks: write them first"
+                )
             os.fsync(self._rows)
             self.close()
             self._rename()
@@ -219,7 +225,7 @@ class StoreWriter:
 
 def _write_all(descriptor: int, values: NDArray[np.float32], offset: int) -> None:
     """`os.pwrite` may write less than it was given: on a disk that is filling up, or more than 2 GB."""
-    data = memoryview(values.reshape(-1)).cast("B")
+    data = values.reshape(-1).view(np.uint8).data
     while data:
         written = os.pwrite(descriptor, data, offset)
         data, offset = data[written:], offset + written
