@@ -1,7 +1,7 @@
 """``python -m lightning_synther``: the dispatcher in front of the commands.
 
-Only the standard library is imported here. ``--help``, `collect` and `download` answer without torch; and a spawned
-worker process, which imports this module again, pays nothing for it.
+Only the standard library is imported here. ``--help``, `collect` and `download` answer without torch; and a
+spawned worker process, which imports this module again, pays nothing for it.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def overview() -> str:
     commands = "\n".join(f"  {name:<{width}}  {summary}" for name, summary in SUMMARIES.items())
     return f"""usage: {PROG} SUBCOMMAND [options]      (or: python -m lightning_synther SUBCOMMAND [options])
 
-Synthetic Experience Replay from pixels: V-D4RL frames, latent diffusion, synthetic replay, an agent's returns.
+Synthetic Experience Replay from pixels: V-D4RL frames, latent diffusion, synthetic replay, agent.
 
 subcommands:
 {commands}
@@ -76,10 +76,10 @@ examples:
 
 
 def call_function(name: str, function: Callable[..., object], argv: list[str]) -> None:
-    """Parse ``argv`` by the signature and docstring of ``function``, then call it; bare ``--flag`` means true."""
+    """Parse ``argv`` by the signature of ``function``, then call it; a bare ``--flag`` means true."""
     from jsonargparse import ArgumentError, ArgumentParser
 
-    parameters = inspect.signature(function, eval_str=True).parameters
+    parameters = inspect.signature(function).parameters
     description = (inspect.getdoc(function) or "").split("\n\n")[0]
     parser = ArgumentParser(prog=f"{PROG} {name}", description=description, exit_on_error=False)
     parser.add_function_arguments(function, as_group=False)
@@ -92,11 +92,11 @@ def call_function(name: str, function: Callable[..., object], argv: list[str]) -
 
 
 def _explicit_flags(argv: list[str], parameters: Any) -> list[str]:
-    flags = {f"--{name}" for name, parameter in parameters.items() if parameter.annotation is bool}
-    following = [*argv[1:], "--"]
+    flags = {f"--{name}" for name, parameter in parameters.items() if parameter.annotation in (bool, "bool")}
+    following = (*argv[1:], "--")
     return [
         f"{word}=true" if word in flags and after.startswith("--") else word
-        for word, after in zip(argv, following, strict=True)
+        for word, after in zip(argv, following, strict=False)
     ]
 
 

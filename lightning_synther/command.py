@@ -1,7 +1,7 @@
 """The frame around every command: how a failure leaves the process.
 
-A user's mistake is one sentence on standard error and exit status 1; Ctrl-C is status 130; a defect of the package
-keeps its traceback. ``LIGHTNING_SYNTHER_TRACEBACK=1`` shows the traceback of users' mistakes too.
+A user's mistake is one sentence on standard error and exit status 1; Ctrl-C is status 130; a defect of the
+package keeps its traceback. ``LIGHTNING_SYNTHER_TRACEBACK=1`` shows the traceback of users' mistakes too.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT)
 def run_command(function: Callable[..., object], *args: Any, **kwargs: Any) -> int:
     """Call ``function(*args, **kwargs)`` and return the exit status of the process.
 
-    0 when it returns, 130 after Ctrl-C, 1 with one ``error:`` sentence for a `SyntherError`, an argument that does
-    not parse, or a full disk. Any other exception passes through.
+    0 when it returns, 130 after Ctrl-C, 1 with one ``error:`` sentence for a `SyntherError`, an argument that
+    does not parse, or a full disk. Any other exception passes through.
     """
     try:
         function(*args, **kwargs)
@@ -40,15 +40,18 @@ def run_command(function: Callable[..., object], *args: Any, **kwargs: Any) -> i
     except Exception as error:
         if not disk_is_full(error):
             raise
-        return _report(f"the disk is full ({_first_line(error)}): free some space and run the same command again")
+        return _report(
+            f"the disk is full ({_first_line(error)}): free some space and run the same command again"
+        )
     return 0
 
 
 def parse_error(error: argparse.ArgumentError, options: tuple[str, ...] = ()) -> str:
-    """One sentence out of a parser's message; with ``options``, a misspelt one is met with its close match."""
+    """One sentence out of a parser's message; a misspelt one of ``options`` is met with its close match."""
     message = " ".join(str(error).split())
     message = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", message).replace("typing.", "")
     message = re.sub(r'^Parser key "([\w.-]+)":', r"--\1:", message)
+    message = re.sub(r"Expected an? (.*?)\. Got value: ", r"expected \1, got ", message)
     unknown = re.match(r"unrecognized arguments: (--[\w.-]+)", message, re.IGNORECASE)
     close = get_close_matches(unknown[1], options, n=1) if unknown else []
     if close:
@@ -84,7 +87,7 @@ def _status(stop: SystemExit) -> int:
     if any(isinstance(cause, KeyboardInterrupt) for cause in _causes(stop)):
         return _interrupted()  # a Trainer turns Ctrl-C into sys.exit(1) after its graceful shutdown
     if stop.code is None or isinstance(stop.code, int):
-        return min(int(stop.code or 0), 1)  # argparse says 2 for a usage error; here every mistake is 1
+        return 1 if stop.code else 0  # argparse says 2 for a usage error; here every mistake is 1
     return _report(str(stop.code))
 
 
