@@ -13,10 +13,10 @@ from torch import Tensor
 
 
 def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-    """Reparametrised tanh-Gaussian: the action (B, A) for a standard normal ``noise``, and its log density (B, 1).
+    """Reparametrised tanh-Gaussian: the action (B, A) for standard normal ``noise``, its log density (B, 1).
 
-    Appendix C of the paper, with log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)), which does not lose digits
-    where tanh saturates.
+    Appendix C of the paper, with log(1 - tanh(u)^2) = 2 (log 2 - u - softplus(-2u)), which does not lose
+    digits where tanh saturates.
     """
     u = torch.addcmul(mean, log_std.exp(), noise)
     log_normal = -0.5 * noise.square() - log_std - 0.5 * math.log(2 * math.pi)
@@ -37,7 +37,11 @@ def soft_target(
 def critic_loss(q: Tensor, target: Tensor) -> Tensor:
     """Equation 5 without its factor 1/2, as in most code: squared error (E, B, 1) averaged over the batch,
     summed over the critics.
+
+    Raises ValueError for a target of another shape than (B, 1), which would broadcast.
     """
+    if target.shape != q.shape[1:]:
+        raise ValueError(f"target has shape {tuple(target.shape)}, q has {tuple(q.shape)}")
     return (q - target).square().mean((1, 2)).sum()
 
 
@@ -47,5 +51,8 @@ def actor_loss(q: Tensor, log_prob: Tensor, temperature: Tensor) -> Tensor:
 
 
 def temperature_loss(log_temperature: Tensor, log_prob: Tensor, target_entropy: float) -> Tensor:
-    """Equation 18: the batch mean of -temperature (log pi(a|s) + target entropy); no gradient to the policy."""
+    """Equation 18, the batch mean of -temperature (log pi(a|s) + target entropy); no gradient to the policy.
+
+    The objective of "Algorithms and Applications" (arXiv 1812.05905, section 5).
+    """
     return -log_temperature.exp() * (log_prob.detach().mean() + target_entropy)

@@ -17,7 +17,9 @@ class EnsembleLinear(nn.Module):
     def __init__(self, num_members: int, in_features: int, out_features: int) -> None:
         super().__init__()
         bound = 1 / math.sqrt(in_features)
-        self.weight = nn.Parameter(torch.empty(num_members, in_features, out_features).uniform_(-bound, bound))
+        self.weight = nn.Parameter(
+            torch.empty(num_members, in_features, out_features).uniform_(-bound, bound)
+        )
         self.bias = nn.Parameter(torch.empty(num_members, 1, out_features).uniform_(-bound, bound))
 
     def forward(self, x: Tensor) -> Tensor:
@@ -31,7 +33,10 @@ class GaussianActor(nn.Module):
         super().__init__()
         layers: list[nn.Module] = []
         for i in range(num_layers):
-            layers += [nn.Linear(observation_dim if i == 0 else hidden_dim, hidden_dim), nn.ReLU(inplace=True)]
+            layers += [
+                nn.Linear(observation_dim if i == 0 else hidden_dim, hidden_dim),
+                nn.ReLU(inplace=True),
+            ]
         self.layers = nn.Sequential(*layers, nn.Linear(hidden_dim, 2 * action_dim))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,7 +45,9 @@ class GaussianActor(nn.Module):
 
 
 class QEnsemble(nn.Module):
-    def __init__(self, num: int, observation_dim: int, action_dim: int, hidden_dim: int, num_layers: int) -> None:
+    def __init__(
+        self, num: int, observation_dim: int, action_dim: int, hidden_dim: int, num_layers: int
+    ) -> None:
         super().__init__()
         self.num = num
         layers: list[nn.Module] = []
@@ -114,9 +121,15 @@ class SAC(LightningModule):
             aopt.zero_grad()
             self.manual_backward(loss, inputs=[*self.actor.parameters(), self.log_temperature])
             aopt.optimizer.step()
-            metrics |= {"train/actor_loss": aloss.detach(), "train/temperature": t.detach(), "train/entropy": -lp.detach().mean()}
+            metrics |= {
+                "train/actor_loss": aloss.detach(),
+                "train/temperature": t.detach(),
+                "train/entropy": -lp.detach().mean(),
+            }
         with torch.no_grad():
-            torch._foreach_lerp_(list(self.target_critic.parameters()), list(self.critic.parameters()), self.hparams.tau)
+            torch._foreach_lerp_(
+                list(self.target_critic.parameters()), list(self.critic.parameters()), self.hparams.tau
+            )
         self.num_updates += 1
         self._n += 1
         return metrics
@@ -129,5 +142,7 @@ class SAC(LightningModule):
     def configure_optimizers(self) -> Any:
         return [
             torch.optim.Adam(self.critic.parameters(), lr=self.hparams.lr, fused=True),
-            torch.optim.Adam([*self.actor.parameters(), self.log_temperature], lr=self.hparams.lr, fused=True),
+            torch.optim.Adam(
+                [*self.actor.parameters(), self.log_temperature], lr=self.hparams.lr, fused=True
+            ),
         ]

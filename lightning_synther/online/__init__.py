@@ -1,0 +1,1 @@
+"""Agents that act while they learn: stepping environments, behaviour policies, collecting data."""

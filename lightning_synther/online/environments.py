@@ -1,4 +1,4 @@
-"""Environments that an online run steps in its own process, and the replay memory that their transitions fill."""
+"""Environments that an online run steps in its own process, and the replay memory that they fill."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ Explore = Callable[[Floats, Floats], Floats]
 class Environments:
     """``num_envs`` environments stepped together, one agent step each, without rendering.
 
-    Everything drawn is a function of (seed, rank, counter): the actions' noise of the number of steps taken, an
-    episode's start of its number. An environment's state is not saved: it is reached again by playing the actions of
-    the unfinished episode, which takes a fraction of a second.
+    Everything drawn is a function of (seed, rank, counter): the actions' noise of the number of steps taken,
+    an episode's start of its number. A checkpoint does not hold physics states: they are reached again by
+    playing the actions of the unfinished episodes, which takes a fraction of a second.
     """
 
     def __init__(
@@ -45,9 +45,10 @@ class Environments:
         return len(self._envs)
 
     def collect(self, num_steps: int, explore: Explore | None) -> list[float]:
-        """Take at least ``num_steps`` agent steps, counted over all environments; returns of the episodes that ended.
+        """Take at least ``num_steps`` agent steps, all environments together; returns of episodes that ended.
 
-        ``explore(states (N, S), noise (N, A)) -> actions (N, A)`` gets standard normal noise; None acts uniformly.
+        ``explore(states (N, S), noise (N, A)) -> actions (N, A)`` gets standard normal noise; without it the
+        actions are uniform in [-1, 1].
         """
         finished: list[float] = []
         for _ in range(0, num_steps, len(self)):
@@ -108,4 +109,4 @@ class Environments:
         return self._envs[i].reset(self._episode_seed(i))
 
     def _episode_seed(self, i: int) -> int:
-        return derive_seed(self.seed, "episode", self.rank, self._episodes[i]) % 2**32
+        return derive_seed(self.seed, "episode", self.rank, self._episodes[i])

@@ -20,10 +20,10 @@ PACKAGES = ("lightning-synther", "torch", "lightning", "dm-control", "mujoco", "
 
 
 def export_policy(agent: SAC, path: Path, card: dict[str, Any]) -> dict[str, Any]:
-    """Write the actor of ``agent`` to ``path`` (.safetensors) and ``card`` beside it (.json); returns the card.
+    """Write the actor of ``agent`` to ``path`` (.safetensors) and a card beside it (.json), returned too.
 
-    The card is completed with the returns of ten sampled and ten deterministic episodes (environment seeds 1000 to
-    1009), played by the file as it will be used, and with package versions.
+    ``card`` says how the agent was trained. It is completed with the returns of ten sampled and ten
+    deterministic episodes, played by the file as it will be used, and with package versions.
     """
     if agent.hparams["env"] is None:
         raise ConfigError("the agent does not know its environment: train it with model.env set")

@@ -5,21 +5,20 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, Protocol, cast
 
-import numpy as np
+import lightning.pytorch as pl
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
+from lightning_synther.data.datamodules import EpisodesMixin, UpdateData
 from lightning_synther.envs.control import EnvConfig
 from lightning_synther.errors import ConfigError
 from lightning_synther.online.environments import Environments, Floats
-from lightning_synther.seeding import derive_seed
 from lightning_synther.transition import Transition
 
 
 class Explorer(Protocol):
-    """An agent that can act while it trains."""
+    """An agent that can act while it learns."""
 
     device: torch.device
 
@@ -28,108 +27,126 @@ class Explorer(Protocol):
         ...
 
 
-class OnlineData(LightningDataModule):
-    """Steps environments and samples their replay memory; one epoch is the whole run of ``agent_steps``.
+class OnlineData(EpisodesMixin, UpdateData[Transition]):
+    """Environment steps in alternation with batches from the replay memory that they fill.
 
-    A training batch follows ``steps_per_batch`` agent steps (counted over all ``num_envs`` environments; an agent
-    step is ``env.action_repeat`` control steps) and is a list of ``update_to_data_ratio`` batches for each of them,
-    one per gradient update. The first ``start_steps`` agent steps are uniformly random and train nothing. With
-    several processes each steps environments of its own and takes its share of all steps.
+    An agent step is ``env.action_repeat`` control steps in one environment. Every ``updates_per_step``
+    gradient updates are preceded by ``updates_per_step / update_to_data_ratio`` agent steps.
+    ``trainer.max_steps`` counts updates, so a run takes ``start_steps + max_steps / update_to_data_ratio``
+    agent steps. With several processes each of them steps environments of its own, as many.
+
+    Args:
+        env: the environment, with ``observation: states``.
+        start_steps: agent steps with uniform actions before the first update.
+        update_to_data_ratio: gradient updates for each agent step.
+        num_envs: environments stepped together.
+        replay_capacity: transitions kept; the oldest are overwritten.
+        gamma: discount of an agent step.
+        batch_size: transitions in an update.
+        updates_per_step: updates in one pass of Lightning's loop.
+        seed: seed of episodes, exploration and batches.
+        eval_episodes: validation and test episodes.
+        eval_seed: seed of the first of them; the others follow.
     """
 
     def __init__(
         self,
-        env: EnvConfig,
-        agent_steps: int = 100_000,
+        env: EnvConfig | dict[str, Any],
         start_steps: int = 2_000,
         update_to_data_ratio: float = 1.0,
-        batch_size: int = 256,
         num_envs: int = 1,
-        steps_per_batch: int = 8,
         replay_capacity: int = 1_000_000,
         gamma: float = 0.99,
+        batch_size: int = 256,
+        updates_per_step: int = 8,
         seed: int = 0,
+        eval_episodes: int = 10,
+        eval_seed: int = 10_000,
     ) -> None:
-        super().__init__()
-        if env.observation != "states":
-            raise ConfigError(f"data.env.observation is '{env.observation}': online training reads 'states'")
-        if agent_steps <= start_steps or start_steps < num_envs:
+        super().__init__(batch_size, updates_per_step, seed)
+        self.env = EnvConfig.from_dict(env) if isinstance(env, dict) else env
+        self.start_steps, self.num_envs = start_steps, num_envs
+        self.replay_capacity, self.gamma = replay_capacity, gamma
+        self.eval_episodes, self.eval_seed = eval_episodes, eval_seed
+        if self.env.observation != "states":
+            raise ConfigError(f"data.env.observation is {self.env.observation!r}: set it to 'states'")
+        if not 1 <= num_envs <= start_steps:
+            raise ConfigError(f"data.num_envs is {num_envs}: it must be in 1 … start_steps ({start_steps})")
+        steps = updates_per_step / update_to_data_ratio if update_to_data_ratio > 0 else 0
+        if steps < 1 or steps % num_envs:
             raise ConfigError(
-                f"data.agent_steps={agent_steps}, data.start_steps={start_steps}, data.num_envs={num_envs} leave "
-                "nothing to learn from: they must increase from num_envs over start_steps to agent_steps"
+                f"data.updates_per_step={updates_per_step} at data.update_to_data_ratio="
+                f"{update_to_data_ratio} is not a whole number of steps of data.num_envs={num_envs} "
+                "environments: change one of them"
             )
-        self.env, self.seed, self.gamma = env, seed, gamma
-        self.agent_steps, self.start_steps = agent_steps, start_steps
-        self.update_to_data_ratio, self.batch_size = update_to_data_ratio, batch_size
-        self.num_envs, self.steps_per_batch, self.replay_capacity = num_envs, steps_per_batch, replay_capacity
+        self.steps_per_step = int(steps)
 
     def setup(self, stage: str) -> None:
-        """Build the environments of this process."""
-        if stage == "fit":
-            self.rank, self.world_size = self.trainer.global_rank, self.trainer.world_size
-            self.environments = Environments(
-                self.env, self.num_envs, self.replay_capacity, self.gamma, self.seed, self.rank
+        """Build this process's environments."""
+        super().setup(stage)
+        if stage != "fit":
+            return
+        if self._trainer.max_steps < 1:
+            raise ConfigError(
+                "online training never ends by itself: set trainer.max_steps, the number of updates"
             )
-            self.num_sampled = 0
+        self.environments = Environments(
+            self.env, self.num_envs, self.replay_capacity, self.gamma, self.seed, self._trainer.global_rank
+        )
 
-    def train_dataloader(self) -> DataLoader:
-        """Yields ``list[Transition]``."""
-        return DataLoader(_Batches(self), batch_size=None)
+    def train_dataloader(self) -> DataLoader[list[Transition]]:
+        """Lists of batches, as many as ``trainer.max_steps`` takes."""
+        return DataLoader(_Interaction(self), batch_size=None)
 
-    @property
-    def num_batches(self) -> int:
-        """Training batches of the whole run."""
-        rounds = -(-self.steps_per_batch // self.num_envs)
-        return (self.agent_steps - self.start_steps) // (rounds * self.num_envs * self.world_size)
-
-    def interact(self) -> list[Transition]:
-        """Take the agent steps of one training batch and sample the updates that are due after them."""
-        environments = self.environments
-        if environments.num_steps == 0:
-            self._log_returns(environments.collect(self.start_steps, explore=None))
-        self._log_returns(environments.collect(self.steps_per_batch, self._explore))
-        num_random = -(-self.start_steps // self.num_envs) * self.num_envs
-        due = int(self.update_to_data_ratio * (environments.num_steps - num_random)) - self.num_sampled
-        batches = [self._sample(self.num_sampled + i) for i in range(due)]
-        self.num_sampled += due
-        return batches
+    def batches(self, updates: range) -> list[Transition]:
+        """Take the agent steps that belong to these updates, then sample their batches."""
+        if self.environments.num_steps == 0:
+            self._log(self.environments.collect(self.start_steps, explore=None))
+        self._log(self.environments.collect(self.steps_per_step, self._explore))
+        replay = self.environments.replay
+        return [replay.sample(self.batch_size, self.generator(update)) for update in updates]
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resumed run needs: environments, replay memory, counters."""
-        return {"environments": self.environments.state_dict(), "num_sampled": self.num_sampled}
+        """What a resumed run needs of the environments and the replay memory."""
+        return self.environments.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken."""
-        self.environments.load_state_dict(state_dict["environments"])
-        self.num_sampled = state_dict["num_sampled"]
+        self.environments.load_state_dict(state_dict)
 
-    def _sample(self, k: int) -> Transition:
-        rng = np.random.default_rng(derive_seed(self.seed, "replay", self.rank, k))
-        return self.environments.replay.sample(self.batch_size, rng)
+    @property
+    def _trainer(self) -> pl.Trainer:
+        assert self.trainer is not None, (
+            "OnlineData steps environments for a Trainer: use it with Trainer.fit"
+        )
+        return self.trainer
 
     def _explore(self, states: Floats, noise: Floats) -> Floats:
-        agent = cast(Explorer, self.trainer.lightning_module)
-        tensors = (torch.from_numpy(array).to(agent.device) for array in (states, noise))
-        return agent.explore(*tensors).cpu().numpy()
+        agent = cast(Explorer, self._trainer.lightning_module)
+        observation, draws = (torch.from_numpy(array).to(agent.device) for array in (states, noise))
+        return agent.explore(observation, draws).cpu().numpy()
 
-    def _log_returns(self, returns: list[float]) -> None:
+    def _log(self, returns: list[float]) -> None:
         for value in returns:
-            metrics = {"train/episode_return": value, "train/agent_steps": self.environments.num_steps}
-            for logger in self.trainer.loggers:
-                logger.log_metrics(metrics, step=self.trainer.global_step)
+            metrics = {"train/episode_return": value, "train/agent_steps": float(self.environments.num_steps)}
+            for logger in self._trainer.loggers:
+                logger.log_metrics(metrics, step=self._trainer.global_step)
 
 
-class _Batches(IterableDataset):
-    """All training batches of one run. It has a length, so Lightning does not fetch a batch ahead, and every action
-    comes from the latest policy.
+class _Interaction(IterableDataset[list[Transition]]):
+    """Interaction and batches until ``trainer.max_steps``.
+
+    It has a length, because Lightning fetches a batch ahead from a dataset without one, and the actions would
+    then come from the policy before the latest updates.
     """
 
     def __init__(self, data: OnlineData) -> None:
-        self._data = data
+        self.data = data
 
     def __len__(self) -> int:
-        return self._data.num_batches
+        return self.data._trainer.max_steps // self.data.updates_per_step
 
     def __iter__(self) -> Iterator[list[Transition]]:
         while True:
-            yield self._data.interact()
+            update = self.data._trainer.global_step
+            yield self.data.batches(range(update, update + self.data.updates_per_step))

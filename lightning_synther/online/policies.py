@@ -1,8 +1,8 @@
 """Behaviour policies that collect data: state in, action out, in numpy only.
 
-Worker processes import this file, so it must not import torch. A policy file is safetensors with the plain layers
-of a multilayer perceptron, ``layers.<i>.weight`` (out, in) and ``layers.<i>.bias`` (out,), and a metadata entry
-``policy`` that holds `PolicySpec` as JSON. A card (JSON) of the same name says where it came from.
+Worker processes import this file, so it must not import torch. A policy file is safetensors with the plain
+layers of a multilayer perceptron, ``layers.<i>.weight`` (out, in) and ``layers.<i>.bias`` (out,), and a
+metadata entry ``policy`` that holds `PolicySpec` as JSON. A card (JSON) beside it says where it came from.
 """
 
 from __future__ import annotations
@@ -28,8 +28,15 @@ SHIPPED = Path(str(files("lightning_synther"))) / "assets" / "policies"
 class BehaviourPolicy(Protocol):
     """What `collect` needs to know of a policy."""
 
-    task: str
-    action_repeat: int | None  # None: any
+    @property
+    def task(self) -> str:
+        """The dm_control task that it plays."""
+        ...
+
+    @property
+    def action_repeat(self) -> int | None:
+        """The action repeat that it was trained with; None if it does not matter."""
+        ...
 
     def act(self, states: Floats, rng: np.random.Generator, deterministic: bool = False) -> Floats:
         """Actions (N, A) in [-1, 1] for states (N, S); row i depends on state i and on ``rng`` only."""
@@ -78,8 +85,8 @@ class TanhGaussianPolicy:
     def act(self, states: Floats, rng: np.random.Generator, deterministic: bool = False) -> Floats:
         """Sampled actions (N, A), or tanh of the mean if ``deterministic``.
 
-        Each row goes through on its own: BLAS rounds a row differently in batches of different size, and collected
-        data must not depend on how many environments a worker steps together.
+        Each row goes through on its own: BLAS rounds a row differently in batches of different size, and
+        collected data must not depend on how many environments a worker steps together.
         """
         if states.shape[1:] != (self.spec.observation_dim,):
             raise ConfigError(

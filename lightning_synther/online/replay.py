@@ -8,11 +8,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_synther.errors import ConfigError
 from lightning_synther.transition import Transition
 
 
 class RingReplay:
-    """The latest ``capacity`` transitions, one preallocated tensor per field; the oldest are overwritten first.
+    """The latest ``capacity`` transitions, one preallocated tensor per field; the oldest are overwritten.
 
     ``num_added`` counts every transition ever added: the next one goes to row ``num_added % capacity``.
     """
@@ -43,12 +44,19 @@ class RingReplay:
         return Transition(*(field.index_select(0, index) for field in self.storage))
 
     def state_dict(self) -> dict[str, Any]:
-        """The filled rows and the counter."""
+        """Capacity, counter and the filled rows."""
         rows = {name: field[: len(self)].clone() for name, field in self.storage._asdict().items()}
-        return {"num_added": self.num_added, "rows": rows}
+        return {"capacity": self.capacity, "num_added": self.num_added, "rows": rows}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned for a memory of the same capacity and sizes."""
+        """Restore what `state_dict` returned; raises `ConfigError` for a memory of another size."""
+        found = (state["capacity"], *(rows.shape[1] for rows in state["rows"].values()))
+        wanted = (self.capacity, *(field.shape[1] for field in self.storage))
+        if found != wanted:
+            raise ConfigError(
+                f"the checkpoint's replay memory has (capacity, column sizes) {found}, this run's has "
+                f"{wanted}: resume with the data.replay_capacity and data.env that it was started with"
+            )
         self.num_added = state["num_added"]
         for name, rows in state["rows"].items():
             getattr(self.storage, name)[: len(rows)] = rows
