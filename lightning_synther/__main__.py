@@ -36,25 +36,28 @@ SUMMARIES = STAGES | {name: summary for name, (_, summary) in FUNCTIONS.items()}
 
 def main(argv: list[str] | None = None) -> int:
     """Run the subcommand that ``argv`` (default: the process's arguments) names; returns the exit status."""
-    return run_command(dispatch, sys.argv[1:] if argv is None else argv)
+    return run_command(dispatch, argv)
 
 
-def dispatch(argv: list[str]) -> None:
-    """Hand ``argv`` to its subcommand; raises `ConfigError` for one that does not exist."""
-    if not argv or argv[0] in ("-h", "--help", "help"):
+def dispatch(argv: list[str] | None) -> None:
+    """Hand the arguments to their subcommand; raises `ConfigError` for one that does not exist."""
+    words = sys.argv[1:] if argv is None else argv
+    name = words[0] if words else "--help"
+    if name in ("-h", "--help", "help"):
         print(overview())
-    elif argv[0] in ("--version", "-V"):
+    elif name in ("--version", "-V"):
         print(f"{PROG} {__version__}")
-    elif argv[0] in STAGES:
+    elif name in STAGES:  # as given: a LightningCLI reads the command line itself, and warns of a copy
         importlib.import_module("lightning_synther.cli").main(argv)
-    elif argv[0] in FUNCTIONS:
-        logging.basicConfig(level=logging.INFO, format="%(message)s")
-        module, _ = FUNCTIONS[argv[0]]
-        call_function(argv[0], getattr(importlib.import_module(module), argv[0]), argv[1:])
-    elif argv[0].startswith("-"):
-        raise ConfigError(f"{argv[0]} stands before the subcommand: write `{PROG} fit {argv[0]} …`")
+    elif name in FUNCTIONS:
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("lightning_synther").setLevel(logging.INFO)  # ours; dm_control has more to say
+        module, _ = FUNCTIONS[name]
+        call_function(name, getattr(importlib.import_module(module), name), words[1:])
+    elif name.startswith("-"):
+        raise ConfigError(f"{name} stands before the subcommand: write `{PROG} fit {name} …`")
     else:
-        raise close_match(argv[0], tuple(SUMMARIES), "subcommand")
+        raise close_match(name, tuple(SUMMARIES), "subcommand")
 
 
 def overview() -> str:
@@ -70,7 +73,7 @@ subcommands:
 
 examples:
   {PROG} fit --config configs/vd4rl_cheetah.yaml --config configs/scale/quick.yaml
-  {PROG} download --task=cheetah_run --policy=medium --root=data
+  {PROG} download --task=cheetah_run --policy=medium
 
 `{PROG} SUBCOMMAND --help` lists a subcommand's options; --version prints the version."""
 
@@ -92,7 +95,8 @@ def call_function(name: str, function: Callable[..., object], argv: list[str]) -
 
 
 def _explicit_flags(argv: list[str], parameters: Any) -> list[str]:
-    flags = {f"--{name}" for name, parameter in parameters.items() if parameter.annotation in (bool, "bool")}
+    kinds = {f"--{name}": parameter.annotation for name, parameter in parameters.items()}
+    flags = {option for option, kind in kinds.items() if kind is bool or str(kind).startswith("bool")}
     following = (*argv[1:], "--")
     return [
         f"{word}=true" if word in flags and after.startswith("--") else word

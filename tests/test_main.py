@@ -18,7 +18,7 @@ from lightning_synther.__main__ import FUNCTIONS, SUMMARIES, call_function, main
 from lightning_synther.command import MAX_SENTENCE, parse_error, run_command
 from lightning_synther.errors import DataError
 
-HEAVY = ("torch", "lightning", "dm_control", "mujoco", "h5py", "matplotlib")
+HEAVY = ("torch", "lightning", "dm_control", "mujoco", "matplotlib")
 
 
 def raiser(error: BaseException):
@@ -28,15 +28,16 @@ def raiser(error: BaseException):
     return function
 
 
-def example(task: str, count: int = 1, verify: bool = False) -> None:
+def example(task: str, count: int = 1, verify: bool = False, sure: bool | None = None) -> None:
     """Do something.
 
     Args:
         task: what to do.
         count: how often.
         verify: look again.
+        sure: or not.
     """
-    raise DataError(f"{task} {count} {verify}")
+    raise DataError(f"{task} {count} {verify} {sure}")
 
 
 @pytest.mark.parametrize("argv", [[], ["--help"], ["-h"]])
@@ -96,7 +97,9 @@ def test_stages_go_to_the_lightning_cli(monkeypatch):
     calls = []
     monkeypatch.setitem(sys.modules, "lightning_synther.cli", types.SimpleNamespace(main=calls.append))
     assert main(["fit", "--config", "x.yaml"]) == 0
-    assert calls == [["fit", "--config", "x.yaml"]]
+    monkeypatch.setattr(sys, "argv", ["lightning-synther", "test"])
+    assert main() == 0
+    assert calls == [["fit", "--config", "x.yaml"], None]
 
 
 @pytest.mark.parametrize(
@@ -105,10 +108,11 @@ def test_stages_go_to_the_lightning_cli(monkeypatch):
         ([], "the following arguments are required: task (see `lightning-synther example --help`)"),
         (["--taks=x"], "unrecognized arguments: --taks=x; did you mean --task? (see"),
         (["--task=x", "--count=y"], "--count: expected int, got y (see"),
-        (["--task=x", "--count=2", "--verify"], "x 2 True"),
-        (["--verify", "--task=x"], "x 1 True"),
-        (["--verify", "true", "--task=x"], "x 1 True"),
-        (["--verify=false", "--task=x"], "x 1 False"),
+        (["--task=x", "--count=2", "--verify"], "x 2 True None"),
+        (["--verify", "--task=x"], "x 1 True None"),
+        (["--verify", "true", "--task=x"], "x 1 True None"),
+        (["--verify=false", "--task=x"], "x 1 False None"),
+        (["--task=x", "--sure", "--count=2"], "x 2 False True"),
     ],
 )
 def test_a_function_is_called_from_its_signature(argv, message, capsys):

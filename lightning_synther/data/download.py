@@ -38,7 +38,7 @@ def download(
     task: str,
     policy: str,
     image_size: int = 84,
-    root: str = "data",
+    root: str = "data/vd4rl",
     mirror: str | None = None,
     revision: str = REVISION,
     checksums: str | None = None,
