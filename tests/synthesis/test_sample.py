@@ -1,0 +1,195 @@
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import lightning.pytorch as pl
+import numpy as np
+import pytest
+import torch
+
+from lightning_synther.data.store import TransitionStore, partial_path
+from lightning_synther.errors import ConfigError, DataError
+from lightning_synther.seeding import derive_seed
+from lightning_synther.synthesis.sample import Chunk, StoreWriterCallback, SynthesisData
+from lightning_synther.transition import TransitionSpec
+
+SPEC = TransitionSpec(observation_dim=3, action_dim=2, discount=0.97)
+
+
+class Gaussian(pl.LightningModule):
+    """The rows of a chunk are normal numbers drawn from its seed."""
+
+    def __init__(self, spec=SPEC, bad_chunk=None, stop_at=None):
+        super().__init__()
+        self.spec, self.bad_chunk, self.stop_at = spec, bad_chunk, stop_at
+        self.scale = torch.nn.Parameter(torch.ones(()))
+        self.chunks = []
+
+    def predict_step(self, chunk):
+        assert isinstance(chunk, Chunk)
+        if chunk.index == self.stop_at:
+            raise RuntimeError("the power went out")
+        self.chunks.append(chunk.index)
+        generator = torch.Generator().manual_seed(chunk.seed)
+        rows = torch.randn(chunk.num_rows, self.spec.dim, generator=generator) * self.scale
+        if chunk.index == self.bad_chunk:
+            rows[:2] = torch.nan
+        return rows
+
+
+def predict(model, path, num_transitions=25, **kwargs):
+    data = SynthesisData(path, num_transitions, **{"chunk_size": 10, "seed": 5, **kwargs})
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[StoreWriterCallback(data)]
+    )
+    trainer.predict(model, datamodule=data)
+    assert trainer.predict_loop.predictions == [[]] or trainer.predict_loop.predictions == []
+    return TransitionStore.open(path, expected=SPEC)
+
+
+def test_every_chunk_comes_from_its_own_seed(tmp_path):
+    store = predict(Gaussian(), tmp_path / "store")
+    assert len(store) == 25
+    for index, rows in enumerate(np.split(store.rows, [10, 20])):
+        generator = torch.Generator().manual_seed(derive_seed(5, "synthesis", index))
+        np.testing.assert_array_equal(rows, torch.randn(len(rows), SPEC.dim, generator=generator))
+    assert store.metadata.producer == "Gaussian"
+    assert store.metadata.seed == 5
+
+
+def test_an_interrupted_store_is_continued_to_the_same_bytes(tmp_path):
+    whole = predict(Gaussian(), tmp_path / "whole")
+    with pytest.raises(RuntimeError, match="the power went out"):
+        predict(Gaussian(stop_at=1), tmp_path / "store")
+    model = Gaussian()
+    store = predict(model, tmp_path / "store")
+    assert model.chunks == [1, 2]
+    assert (store.path / "rows.npy").read_bytes() == (whole.path / "rows.npy").read_bytes()
+    assert store.metadata == whole.metadata
+
+
+def test_a_store_that_only_lacks_its_name_is_committed(tmp_path):
+    store = predict(Gaussian(), tmp_path / "store")
+    store.path.rename(partial_path(store.path))
+    (partial_path(store.path) / "finished").write_bytes(b"\x01" * 3)
+    model = Gaussian()
+    assert len(predict(model, tmp_path / "store")) == 25
+    assert model.chunks == []
+
+
+def test_a_finished_store_can_be_kept_or_refused(tmp_path):
+    predict(Gaussian(), tmp_path / "store")
+    with pytest.raises(ConfigError, match="store exists"):
+        predict(Gaussian(), tmp_path / "store")
+    model = Gaussian()
+    predict(model, tmp_path / "store", existing="resume")
+    assert model.chunks == []
+
+
+def test_other_weights_do_not_continue_a_store(tmp_path):
+    with pytest.raises(RuntimeError, match="the power went out"):
+        predict(Gaussian(stop_at=1), tmp_path / "store")
+    model = Gaussian()
+    model.scale.data += 1e-6
+    with pytest.raises(ConfigError, match=r"store.partial was begun with fingerprint="):
+        predict(model, tmp_path / "store")
+
+
+def test_rows_that_are_not_finite_stop_the_run(tmp_path):
+    with pytest.raises(
+        DataError, match=r"2 of 10 rows of chunk 1 of .* are not finite: Gaussian has diverged"
+    ):
+        predict(Gaussian(bad_chunk=1), tmp_path / "store")
+    assert not (tmp_path / "store").exists()
+
+
+def run_python(code, *args, **kwargs):
+    code = "import sys; from tests.synthesis.test_sample import *\n" + textwrap.dedent(code)
+    return subprocess.Popen([sys.executable, "-c", code, *map(str, args)], stdout=subprocess.PIPE, **kwargs)
+
+
+def test_a_killed_process_is_continued_to_the_same_bytes(tmp_path):
+    code = """
+    class Slow(Gaussian):
+        def predict_step(self, chunk):
+            if chunk.index == 2:
+                print("two chunks are written", flush=True)
+                time.sleep(60)
+            return super().predict_step(chunk)
+    Slow.__name__ = "Gaussian"
+    predict(Slow(), Path(sys.argv[1]))
+    """
+    with run_python("from pathlib import Path\n" + textwrap.dedent(code), tmp_path / "store") as process:
+        assert process.stdout.readline() == b"two chunks are written\n"
+        process.send_signal(signal.SIGKILL)
+    model = Gaussian()
+    store = predict(model, tmp_path / "store")
+    assert model.chunks == [2]
+    np.testing.assert_array_equal(store.rows, predict(Gaussian(), tmp_path / "whole").rows)
+
+
+TWO_RANKS = """
+data = SynthesisData(sys.argv[1], 45, chunk_size=10, seed=5)
+model = Gaussian()
+trainer = pl.Trainer(accelerator="cpu", devices=2, strategy="ddp_spawn", logger=False,
+                     enable_progress_bar=False, callbacks=[StoreWriterCallback(data)])
+trainer.predict(model, datamodule=data, return_predictions=False)
+"""
+
+
+def test_two_ranks_write_one_store_of_the_same_bytes(tmp_path):
+    script = tmp_path / "main.py"
+    script.write_text(
+        "import sys\nfrom tests.synthesis.test_sample import *\nif __name__ == '__main__':\n"
+        + textwrap.indent(TWO_RANKS, "    ")
+    )
+    subprocess.run([sys.executable, str(script), str(tmp_path / "store")], check=True, env=python_path())
+    expected = predict(Gaussian(), tmp_path / "alone", 45)
+    store = TransitionStore.open(tmp_path / "store")
+    np.testing.assert_array_equal(store.rows, expected.rows)
+    assert store.metadata == expected.metadata
+
+
+def python_path():
+    return {**os.environ, "PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"}
+
+
+PEAK = """
+def peak():
+    status = open("/proc/self/status").read()
+    return int(status.split("VmHWM:")[1].split()[0]) / 1024
+
+spec = TransitionSpec(observation_dim=100, action_dim=6, discount=0.99)
+def sample(path, num):
+    data = SynthesisData(path, num, spec=spec, chunk_size=10_000)
+    trainer = pl.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False,
+                         callbacks=[StoreWriterCallback(data)])
+    trainer.predict(Gaussian(spec), datamodule=data)
+sample(sys.argv[1] + "/small", 20_000)
+before = peak()
+sample(sys.argv[1] + "/large", int(sys.argv[2]))
+print(peak() - before)
+"""
+
+
+def peak_growth(folder, num_transitions):
+    """MB that sampling many chunks needs on top of sampling two."""
+    with run_python(PEAK, folder, num_transitions) as process:
+        output = process.stdout.read()
+    assert process.returncode == 0
+    return float(output)
+
+
+def test_memory_does_not_grow_with_the_store(tmp_path):
+    assert peak_growth(tmp_path, 300_000) < 60  # the rows are 248 MB
+
+
+@pytest.mark.slow
+def test_five_million_transitions_need_no_memory(tmp_path):
+    start = time.time()
+    assert peak_growth(tmp_path, 5_000_000) < 200  # the rows are 4.1 GB
+    assert len(TransitionStore.open(tmp_path / "large")) == 5_000_000
+    assert time.time() - start < 600
