@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_synther.envs.control import ControlEnv, EnvConfig, StepResult
-from lightning_synther.envs.worker import LocalWorker, WorkerProcess
+from lightning_synther.envs.worker import start_workers
 from lightning_synther.errors import ConfigError
 
 
@@ -77,12 +77,7 @@ class EnvPool:
                 f"give num_envs 1 or more and num_workers 0 (no extra process) or more"
             )
         self.config, self.num_envs = config, num_envs
-        count = min(num_workers, num_envs)
-        self._workers: list[WorkerProcess | LocalWorker] = (
-            [WorkerProcess(EnvHost, config) for _ in range(count)]
-            if count
-            else [LocalWorker(EnvHost, config)]
-        )
+        self._workers = start_workers(min(num_workers, num_envs), EnvHost, config)
         try:
             self._workers[0].send("describe")
             self.observation_shape, self.action_dim, self.max_steps = self._workers[0].receive()

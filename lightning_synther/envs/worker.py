@@ -14,8 +14,8 @@ import socket
 import subprocess
 import sys
 import traceback
-from collections.abc import Callable
-from multiprocessing.connection import Connection
+from collections.abc import Callable, Sequence
+from multiprocessing.connection import Connection, wait
 from typing import Any
 
 from lightning_synther.errors import BackendError, SyntherError
@@ -29,6 +29,11 @@ class LocalWorker:
     def __init__(self, factory: Callable[..., Any], *args: Any) -> None:
         self._host = factory(*args)
         self._results: list[Any] = []
+
+    @property
+    def ready(self) -> bool:
+        """Whether a result waits to be received."""
+        return bool(self._results)
 
     def send(self, method: str, *args: Any) -> None:
         """Call ``method`` of the hosted object."""
@@ -63,8 +68,13 @@ class WorkerProcess:
         self._connection.send((factory, args))
 
     @property
+    def ready(self) -> bool:
+        """Whether a result, or the news that the process ended, waits to be received."""
+        return self._connection.closed or self._connection.poll()
+
+    @property
     def connection(self) -> Connection:
-        """For `multiprocessing.connection.wait`: readable when a result has come."""
+        """Readable when `ready`; for `multiprocessing.connection.wait`."""
         return self._connection
 
     def send(self, method: str, *args: Any) -> None:
@@ -107,6 +117,25 @@ class WorkerProcess:
             f"a worker process {cause} before it answered: see its messages above; "
             f"where memory ran out, use fewer workers or environments"
         )
+
+
+Worker = WorkerProcess | LocalWorker
+
+
+def start_workers(count: int, factory: Callable[..., Any], *args: Any) -> list[Worker]:
+    """``count`` processes that each host ``factory(*args)``; with 0, the calling process hosts one."""
+    if count == 0:
+        return [LocalWorker(factory, *args)]
+    return [WorkerProcess(factory, *args) for _ in range(count)]
+
+
+def wait_for_any(workers: Sequence[Worker]) -> list[Worker]:
+    """Sleep until at least one of ``workers`` has a result; all those that have."""
+    ready = [worker for worker in workers if worker.ready]
+    if not ready:
+        wait([worker.connection for worker in workers if isinstance(worker, WorkerProcess)])
+        ready = [worker for worker in workers if worker.ready]
+    return ready
 
 
 def serve(descriptor: int) -> None:

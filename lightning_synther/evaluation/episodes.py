@@ -24,25 +24,26 @@ def episode_seed(seed: int, index: int) -> int:
 
 
 class EpisodeSeeds(Dataset[int]):
-    """``num_episodes`` seeds: item i is the seed of evaluation episode i, whoever asks."""
+    """The episodes to run: item i is the seed of episode i."""
 
-    def __init__(self, num_episodes: int, seed: int = 0) -> None:
-        if num_episodes < 1:
-            raise ConfigError(f"eval_episodes is {num_episodes}: give 1 or more")
-        self.num_episodes, self.seed = num_episodes, seed
+    def __init__(self, seeds: Sequence[int]) -> None:
+        if len(seeds) == 0:
+            raise ConfigError(
+                "there is no evaluation episode to run: set the number of episodes to 1 or more"
+            )
+        self.seeds = list(seeds)
 
     def __len__(self) -> int:
-        return self.num_episodes
+        return len(self.seeds)
 
     def __getitem__(self, index: int) -> int:
-        if not 0 <= index < self.num_episodes:  # also ends iteration
-            raise IndexError(index)
-        return episode_seed(self.seed, index)
+        return self.seeds[index]
 
 
 def episode_loader(num_episodes: int, seed: int = 0, episodes_at_a_time: int = 16) -> DataLoader[int]:
     """Batches (n,) int64 of seeds; the episodes of a batch are stepped together."""
-    return DataLoader(EpisodeSeeds(num_episodes, seed), batch_size=episodes_at_a_time, num_workers=0)
+    seeds = [episode_seed(seed, index) for index in range(num_episodes)]
+    return DataLoader(EpisodeSeeds(seeds), batch_size=episodes_at_a_time, num_workers=0)
 
 
 def run_episodes(
@@ -52,9 +53,9 @@ def run_episodes(
     device: torch.device | str = "cpu",
     **options: Any,
 ) -> list[EpisodeResult]:
-    """`rollout` of a policy over tensors, without gradients.
+    """`rollout` of a policy over tensors, without gradients; ``options`` are those of `rollout`.
 
-    ``act`` maps observations (n, ...) on ``device`` to actions (n, A). ``options`` are `rollout`'s: num_workers, record, num_envs, progress.
+    ``act`` maps observations (n, ...) on ``device`` to actions (n, A).
     """
     config = EnvConfig.from_dict(config) if isinstance(config, dict) else config
 

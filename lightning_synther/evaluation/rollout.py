@@ -110,7 +110,7 @@ def _film(
     envs: Sequence[int],
     record: int,
 ) -> None:
-    """Append the present image of the recorded episodes among ``envs``; not rendered twice if large enough."""
+    """Append the present image of the recorded episodes among ``envs``; rendered once only."""
     filmed = [env for env in envs if running[env].position < record]
     if not filmed:
         return

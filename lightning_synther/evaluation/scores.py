@@ -49,7 +49,7 @@ def score_summary(returns: Sequence[float]) -> dict[str, float | int | list[floa
 
 
 def unique_results(results: Sequence[EpisodeResult]) -> list[EpisodeResult]:
-    """Each seed once, in order of first appearance: a distributed sampler repeats some to fill up its ranks."""
+    """Each seed once, in order of first appearance: distributed samplers repeat some to fill up ranks."""
     unique: dict[int, EpisodeResult] = {}
     for result in results:
         unique.setdefault(result.seed, result)
