@@ -7,7 +7,6 @@ the agent depends on (`encoder`, `diffusion`, `synthesis`).
 from __future__ import annotations
 
 import logging
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -98,7 +97,7 @@ class SyntherCLI(LightningCLI):
         results: dict[str, Any] = {"agent": self._fit_agent("agent", artefacts)}
         if artefacts is not None and cfg.comparison.real_only:
             results["real_only"] = self._fit_agent("agent_real_only", artefacts, mixing="real")
-        write_summary(self.factory, cfg.as_dict(), results)
+        write_summary(Path(cfg.run_dir), self.seed, results)
 
     def run_validate(self) -> None:
         """Evaluate a checkpoint on the validation episodes."""
@@ -210,5 +209,12 @@ def _module_config(config: Namespace) -> ModuleConfig:
 
 def main(args: list[str] | None = None) -> None:
     """Parse ``args`` (default: the command line) and run the subcommand."""
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-    SyntherCLI(args=args, seed_everything_default=0, auto_configure_optimizers=False, save_config_callback=None)
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("lightning_synther").setLevel(logging.INFO)
+    SyntherCLI(
+        args=args,
+        seed_everything_default=0,
+        auto_configure_optimizers=False,
+        save_config_callback=None,
+        parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
+    )

@@ -136,10 +136,8 @@ class EvaluationConfig:
 
     Args:
         episodes: evaluation episodes.
-        seed: first episode's seed; the others follow.
-        num_workers: processes that step and render environments.
+        seed: what the episodes' seeds derive from; training validates on those of seed 0.
     """
 
     episodes: int = 10
-    seed: int = 10_000
-    num_workers: int = 2
+    seed: int = 1

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader
 
 from lightning_synther.data.datamodules import ReplayData
 from lightning_synther.data.mixing import Mixing
-from lightning_synther.evaluation.episodes import EpisodeSeeds
+from lightning_synther.evaluation.episodes import episode_loader
 from lightning_synther.stages.config import DatasetConfig, EvaluationConfig
 
 
@@ -63,14 +61,10 @@ class EvaluationData(pl.LightningDataModule):
         super().__init__()
         self.config = config
 
-    def _loader(self) -> DataLoader[Any]:
-        seeds = range(self.config.seed, self.config.seed + self.config.episodes)
-        return DataLoader(EpisodeSeeds(seeds), batch_size=self.config.episodes)
+    def val_dataloader(self) -> DataLoader[int]:
+        """Batches of episode seeds; the episodes of a batch are stepped together."""
+        return episode_loader(self.config.episodes, self.config.seed)
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        """All episodes at once: they are stepped together."""
-        return self._loader()
-
-    def test_dataloader(self) -> DataLoader[Any]:
-        """The same."""
-        return self._loader()
+    def test_dataloader(self) -> DataLoader[int]:
+        """The same episodes."""
+        return self.val_dataloader()

@@ -11,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
+from lightning_synther.data.catalogue import is_published
 from lightning_synther.data.replay import PixelReplay
+from lightning_synther.data.transfer import SourceUnavailableError
 from lightning_synther.data.vd4rl import dataset_dir, load_vd4rl
-from lightning_synther.errors import BackendError, ConfigError
+from lightning_synther.errors import ConfigError
 from lightning_synther.stages.config import DatasetConfig
 
 log = logging.getLogger(__name__)
@@ -52,10 +54,11 @@ def provide_dataset(config: DatasetConfig, num_workers: int = 2) -> tuple[Path, 
             f"data.dataset.source is local, but {directory} holds no dataset: "
             "give the folder that contains V-D4RL's main/ as --data.dataset.root, or set source to auto"
         )
-    if config.source == "download" or (config.source == "auto" and not provenance.exists()):
+    published = is_published(config.task, config.policy, config.image_size)
+    if config.source == "download" or (config.source == "auto" and published and not provenance.exists()):
         try:
             return _download(config), "downloaded"
-        except BackendError as error:
+        except SourceUnavailableError as error:
             if config.source == "download":
                 raise
             log.warning("download is not possible here (%s); collecting the same kind of data instead", error)
@@ -124,4 +127,5 @@ def _collect(config: DatasetConfig, num_workers: int) -> Path:
         seed=config.collect_seed,
         image_size=config.image_size,
         num_workers=num_workers,
+        action_repeat=config.action_repeat,
     )

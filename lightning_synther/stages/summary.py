@@ -1,0 +1,72 @@
+"""The end of a run: ``summary.json`` and the few lines that are printed."""
+
+from __future__ import annotations
+
+import logging
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lightning_synther.stages.record import read_json, write_json
+from lightning_synther.stages.training import TENSORBOARD, is_rank_zero
+
+log = logging.getLogger(__name__)
+
+PACKAGES = ("lightning-synther", "torch", "lightning", "dm-control", "mujoco", "numpy")
+
+
+def _stage_records(run_dir: Path) -> dict[str, dict[str, Any]]:
+    paths = sorted(run_dir.glob("*/stage.json"), key=lambda path: path.stat().st_mtime)
+    return {path.parent.name: read_json(path) for path in paths}
+
+
+def summarise(run_dir: Path, seed: int, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Collect what every stage measured.
+
+    ``scores`` maps ``agent`` (and ``real_only``, where it was run) to the evaluation's results: ``return_mean``,
+    ``return_stderr``, ``episodes``, ``normalized_score`` (return / 10 on dm_control).
+    """
+    records = _stage_records(run_dir)
+    return {
+        **{name: dict(results) for name, results in scores.items()},
+        "data": records.get("dataset", {}).get("results"),
+        "fidelity": records.get("synthesis", {}).get("results", {}).get("fidelity"),
+        "seconds": {name: round(record["seconds"], 1) for name, record in records.items()},
+        "seed": seed,
+        "versions": {name: version(name) for name in PACKAGES},
+        "python": platform.python_version(),
+        "machine": platform.machine(),
+    }
+
+
+def write_summary(run_dir: Path, seed: int, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Write ``<run_dir>/summary.json`` and log its essence, on rank zero."""
+    summary = summarise(run_dir, seed, scores)
+    if is_rank_zero():
+        write_json(run_dir / "summary.json", summary)
+        log.info("\n%s", describe(summary, run_dir))
+    return summary
+
+
+def describe(summary: Mapping[str, Any], run_dir: Path) -> str:
+    """A few lines for a person."""
+    lines = []
+    for name, label in (("agent", "agent"), ("real_only", "agent on real data only")):
+        scores = summary.get(name)
+        if scores:
+            lines.append(
+                f"{label}: return {scores['return_mean']:.1f} +- {scores['return_stderr']:.1f} (standard error, "
+                f"{scores['episodes']} episodes), normalised score {scores['normalized_score']:.1f}"
+            )
+    if summary["data"]:
+        data = summary["data"]
+        lines.append(f"data: {data['directory']} ({data['source']})")
+    if summary["fidelity"]:
+        figures = ", ".join(f"{key} {value:.3f}" for key, value in sorted(summary["fidelity"].items()))
+        lines.append(f"synthetic against held-out real data: {figures}")
+    seconds = summary["seconds"]
+    lines.append("seconds: " + ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()))
+    lines.append(f"look at it: tensorboard --logdir {run_dir / TENSORBOARD}")
+    return "\n".join(lines)
