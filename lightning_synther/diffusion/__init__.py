@@ -1,0 +1,1 @@
+"""Diffusion over flat transitions: preconditioning, loss, samplers, and the LightningModule around them."""

@@ -1,0 +1,263 @@
+"""The diffusion model over flat transitions as a LightningModule: train, validate, sample."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal, cast
+
+import numpy as np
+import torch
+from lightning import LightningModule
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
+
+from lightning_synther.diffusion.ema import EMA
+from lightning_synther.diffusion.loss import edm_loss
+from lightning_synther.diffusion.noise import training_sigma
+from lightning_synther.diffusion.normalizer import NormalizerName, build_normalizer
+from lightning_synther.diffusion.optimization import LRSchedule, decay_groups, lr_factor
+from lightning_synther.diffusion.preconditioning import Preconditioned
+from lightning_synther.diffusion.samplers import Churn, DiffusionSampler, SamplerName
+from lightning_synther.diffusion.sampling import sample_rows, sampling_network
+from lightning_synther.diffusion.statistics import ColumnStatistics
+from lightning_synther.diffusion.validation import ValidationLosses
+from lightning_synther.errors import ConfigError, DataError
+from lightning_synther.networks.denoiser import Activation, ResidualMLP
+from lightning_synther.transition import TransitionSpec
+
+
+class LatentDiffusion(LightningModule):
+    """EDM over flat transitions (Karras et al. 2022) with SynthER's published settings as defaults.
+
+    A training batch is a list of rows (B, D) in data units, one gradient update each; a validation batch is
+    one block of rows; a prediction batch is a (index, num_rows, seed) tuple. Sampling uses the averaged
+    weights (`EMA`).
+
+    Args:
+        spec: sizes of a transition, as `TransitionSpec.to_dict` gives them.
+        width: hidden width of the residual MLP.
+        num_layers: residual blocks.
+        time_dim: width of the noise-level embedding (256 in SynthER's online experiments).
+        fourier_dim: number of Fourier features of the noise level.
+        fourier_features: fixed random frequencies, or learned ones.
+        activation: of the residual MLP.
+        layer_norm: normalise before every activation.
+        normalizer: ``standard`` (zero mean, unit variance) or ``minmax`` ([-1, 1], samples clamped).
+        skip_fields: fields left unnormalised, only with ``standard``; ``terminal`` may be absent.
+        sigma_data: standard deviation of the normalised data.
+        P_mean: mean of ln sigma in training.
+        P_std: standard deviation of ln sigma in training.
+        lr: learning rate of AdamW.
+        betas: AdamW's betas.
+        weight_decay: on all but biases.
+        lr_schedule: decay of the learning rate over the training.
+        num_training_steps: length of that decay in updates; None takes the Trainer's ``max_steps``.
+        grad_clip: largest global gradient norm; None for no clipping.
+        ema_decay: largest weight of the old average.
+        ema_update_every: gradient updates between two updates of the average.
+        ema_warmup: SynthER's warm-up rule; false averages with ``ema_decay`` from the start.
+        sampler: sampler used by `sample` and for prediction.
+        num_sampling_steps: its steps.
+        sigma_min: smallest noise level of sampling; near the data's own noise it saves most steps.
+        sigma_max: largest noise level of sampling.
+        rho: spacing of the noise levels.
+        S_churn: noise added by ``stochastic_heun``.
+        S_tmin: smallest noise level where it is added.
+        S_tmax: largest noise level where it is added.
+        S_noise: standard deviation of that noise.
+        sampling_batch_size: rows denoised together; part of what a seed means.
+        sampling_dtype: precision of the network while sampling; None follows the Trainer's autocast.
+        log_every_n_updates: gradient updates between two logged training metrics.
+    """
+
+    def __init__(
+        self,
+        spec: dict[str, Any],
+        width: int = 2048,
+        num_layers: int = 6,
+        time_dim: int = 128,
+        fourier_dim: int = 16,
+        fourier_features: Literal["random", "learned"] = "random",
+        activation: Activation = "relu",
+        layer_norm: bool = False,
+        normalizer: NormalizerName = "standard",
+        skip_fields: Sequence[str] = ("terminal",),
+        sigma_data: float = 1.0,
+        P_mean: float = -1.2,
+        P_std: float = 1.2,
+        lr: float = 3e-4,
+        betas: tuple[float, float] = (0.9, 0.99),
+        weight_decay: float = 0.0,
+        lr_schedule: LRSchedule = "cosine",
+        num_training_steps: int | None = None,
+        grad_clip: float | None = 1.0,
+        ema_decay: float = 0.995,
+        ema_update_every: int = 10,
+        ema_warmup: bool = True,
+        sampler: SamplerName = "stochastic_heun",
+        num_sampling_steps: int = 128,
+        sigma_min: float = 0.002,
+        sigma_max: float = 80.0,
+        rho: float = 7.0,
+        S_churn: float = 80.0,
+        S_tmin: float = 0.05,
+        S_tmax: float = 50.0,
+        S_noise: float = 1.003,
+        sampling_batch_size: int = 1024,
+        sampling_dtype: Literal["float32", "bfloat16"] | None = None,
+        log_every_n_updates: int = 50,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.automatic_optimization = False
+        self.spec = TransitionSpec(**spec)
+        self.normalizer = build_normalizer(self.spec, normalizer, skip_fields)
+        network = ResidualMLP(
+            self.spec.dim,
+            width,
+            num_layers,
+            time_dim=time_dim,
+            fourier_dim=fourier_dim,
+            time_features=fourier_features,
+            activation=activation,
+            layer_norm=layer_norm,
+        )
+        self.denoiser = Preconditioned(network, sigma_data)
+        self.ema = EMA(self.denoiser, ema_decay, ema_update_every, warmup=ema_warmup)
+        churn = Churn(S_churn, S_tmin, S_tmax, S_noise)
+        self.sampler = DiffusionSampler(sampler, num_sampling_steps, sigma_min, sigma_max, rho, churn)
+        self.validation_losses = ValidationLosses(P_mean, P_std)
+
+    def fit_normalizer(self, rows: NDArray[np.floating] | Tensor) -> None:
+        """Fit the normaliser to ``rows`` (N, D), once, before training; a memory map is read in chunks.
+
+        Raises `DataError` for rows of another length than the spec's, fewer rows than columns, or values
+        that are not finite.
+        """
+        if rows.ndim != 2 or rows.shape[1] != self.spec.dim:
+            raise DataError(
+                f"the data have shape {tuple(rows.shape)}, the model expects rows of {self.spec.dim}"
+            )
+        if len(rows) < self.spec.dim:
+            raise DataError(
+                f"{len(rows)} records of {self.spec.dim} numbers are too few to fit a diffusion model: "
+                f"give at least {self.spec.dim}"
+            )
+        self.normalizer.fit(ColumnStatistics.of(rows))
+
+    def setup(self, stage: str) -> None:
+        """Refuse half precision; fit the normaliser to the datamodule's ``rows`` if nobody has."""
+        if self.trainer.precision in ("16-mixed", "16-true", "bf16-true", "transformer-engine-float16"):
+            raise ConfigError(
+                f"trainer.precision is {self.trainer.precision!r}, but the diffusion model keeps float32 "
+                "weights and scales no gradients: give '32-true' or 'bf16-mixed'"
+            )
+        rows = getattr(getattr(self.trainer, "datamodule", None), "rows", None)
+        if stage == "fit" and rows is not None and not self.normalizer.fitted:
+            self.fit_normalizer(rows)
+
+    def on_fit_start(self) -> None:
+        """Refuse to train on data that were never normalised."""
+        if not self.normalizer.fitted:
+            raise ConfigError("the normaliser is not fitted: call fit_normalizer(rows) before training")
+
+    def loss(self, rows: Tensor, sigma_normal: Tensor, noise: Tensor) -> Tensor:
+        """Training loss of rows (B, D) in data units, given standard normals (B,) for sigma and (B, D)."""
+        sigma = training_sigma(sigma_normal, self.hparams["P_mean"], self.hparams["P_std"])
+        x = self.normalizer(rows)
+        return edm_loss(self.denoiser, x, sigma, noise, self.denoiser.sigma_data).mean()
+
+    def draw(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """The random numbers of one update: standard normals (B,) and (B, D)."""
+        return torch.randn_like(rows[:, 0]), torch.randn_like(rows)
+
+    def update(self, rows: Tensor) -> dict[str, Tensor]:
+        """One gradient update on rows (B, D); detached metrics, still on the device."""
+        optimizer = cast(LightningOptimizer, self.optimizers())
+        loss = self.loss(rows, *self.draw(rows))
+        optimizer.zero_grad()
+        self.manual_backward(loss)
+        limit = self.hparams["grad_clip"]
+        norm = nn.utils.clip_grad_norm_(
+            self.denoiser.parameters(), float("inf") if limit is None else limit, foreach=True
+        )
+        optimizer.step()
+        self.ema.update(self.denoiser)
+        self._scheduler.step()
+        return {"loss": loss.detach(), "grad_norm": norm.detach()}
+
+    @property
+    def _scheduler(self) -> LambdaLR:
+        return cast(LambdaLR, self.lr_schedulers())
+
+    def training_step(self, batches: Sequence[Tensor], batch_idx: int) -> None:
+        """One gradient update for each element (B, D) of ``batches``."""
+        metrics = [self.update(rows) for rows in batches]
+        step, every = self.trainer.global_step, self.hparams["log_every_n_updates"]
+        if step // every > (step - len(batches)) // every:
+            means = {f"train/{name}": torch.stack([m[name] for m in metrics]).mean() for name in metrics[0]}
+            self.log_dict({**means, "train/lr": self._scheduler.get_last_lr()[0], "step": float(step)})
+
+    def validation_step(self, rows: Tensor, batch_idx: int) -> None:
+        """Loss of the averaged weights on held-out rows (B, D), at fixed noise levels with fixed noise."""
+        x = self.normalizer(rows)
+        self.validation_losses.update(self.ema, x, self.denoiser.sigma_data, batch_idx)
+        for name, metric in self.validation_losses.named_metrics():
+            self.log(f"val/{name}", metric, on_epoch=True)
+        self.log("step", float(self.trainer.global_step))
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """Fused AdamW, and the learning-rate schedule that `update` steps."""
+        hp = self.hparams
+        num_steps = hp["num_training_steps"] or self.trainer.max_steps
+        if num_steps < 1 and hp["lr_schedule"] != "constant":
+            raise ConfigError(
+                f"lr_schedule {hp['lr_schedule']!r} needs the length of the training: set trainer.max_steps, "
+                "or num_training_steps of the model"
+            )
+        groups = decay_groups(self.denoiser, hp["weight_decay"])
+        optimizer = torch.optim.AdamW(groups, lr=hp["lr"], betas=tuple(hp["betas"]), fused=True)
+        scheduler = LambdaLR(optimizer, lr_factor(hp["lr_schedule"], num_steps))
+        return {"optimizer": optimizer, "lr_scheduler": scheduler}
+
+    def predict_step(self, request: tuple[int, int, int], batch_idx: int) -> Tensor:
+        """Rows (num_rows, D) in data units, float32 on the CPU, for an (index, num_rows, seed) request."""
+        _, num_rows, seed = request
+        return self.sample(num_rows, seed=seed).float().cpu()
+
+    def sample(
+        self,
+        num_rows: int,
+        *,
+        seed: int,
+        sampler: DiffusionSampler | None = None,
+        batch_size: int | None = None,
+    ) -> Tensor:
+        """Draw rows (num_rows, D) in data units, on the module's device, from the averaged weights.
+
+        A function of the weights, ``seed``, the sampler, ``batch_size`` and the kind of device alone.
+        ``sampler`` and ``batch_size`` default to the hyperparameters.
+        """
+        network = sampling_network(self.ema.model, self._sampling_dtype())
+        with torch.autocast(self.device.type, enabled=False):
+            return sample_rows(
+                network,
+                self.normalizer,
+                sampler or self.sampler,
+                (num_rows, self.spec.dim),
+                seed=seed,
+                batch_size=batch_size or self.hparams["sampling_batch_size"],
+                device=self.device,
+            )
+
+    def _sampling_dtype(self) -> torch.dtype:
+        name = self.hparams["sampling_dtype"]
+        if name is not None:
+            return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+        device_type = self.device.type
+        if torch.is_autocast_enabled(device_type):
+            return torch.get_autocast_dtype(device_type)
+        return torch.float32

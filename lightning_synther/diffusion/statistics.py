@@ -1,0 +1,58 @@
+"""Column statistics of data that need not fit in memory."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from lightning_synther.errors import DataError
+
+_CHUNK_VALUES = 2**22  # values held in float64 at once: 32 MiB
+
+
+@dataclass(frozen=True)
+class ColumnStatistics:
+    """Count, mean, unbiased standard deviation and extremes of every column, float64 (D,)."""
+
+    count: int
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    min: NDArray[np.float64]
+    max: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, rows: NDArray[np.floating] | Tensor) -> ColumnStatistics:
+        """Statistics of ``rows`` (N, D), read in chunks (a memory map stays on disk).
+
+        Chunks are merged by Chan, Golub and LeVeque's update (1983), which does not cancel. Raises
+        `DataError` for values that are not finite.
+        """
+        count, dim = 0, rows.shape[1]
+        mean, squares = np.zeros(dim), np.zeros(dim)
+        low, high = np.full(dim, np.inf), np.full(dim, -np.inf)
+        step = max(1, _CHUNK_VALUES // dim)
+        for start in range(0, len(rows), step):
+            chunk = np.asarray(rows[start : start + step], dtype=np.float64)
+            _check_finite(chunk, start)
+            low, high = np.minimum(low, chunk.min(axis=0)), np.maximum(high, chunk.max(axis=0))
+            chunk_mean = chunk.mean(axis=0)
+            delta, total = chunk_mean - mean, count + len(chunk)
+            squares += np.square(chunk - chunk_mean).sum(axis=0) + delta**2 * count * len(chunk) / total
+            mean += delta * len(chunk) / total
+            count = total
+        std = np.sqrt(squares / max(1, count - 1))
+        constant = low == high  # exact, whatever the rounding of the sums
+        return cls(count, np.where(constant, low, mean), np.where(constant, 0.0, std), low, high)
+
+
+def _check_finite(chunk: NDArray[np.float64], start: int) -> None:
+    finite = np.isfinite(chunk)
+    if not finite.all():
+        row, column = np.argwhere(~finite)[0]
+        raise DataError(
+            f"row {start + row}, column {column} of the data is {chunk[row, column]}: every value must be "
+            "finite, so remove such records or rebuild the store"
+        )

@@ -1,0 +1,50 @@
+"""The denoising loss on held-out rows, by noise level: comparable between epochs and runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from torchmetrics import MeanMetric
+
+from lightning_synther.diffusion.loss import edm_loss
+from lightning_synther.diffusion.noise import quantile_sigmas
+from lightning_synther.diffusion.preconditioning import Denoise
+from lightning_synther.seeding import derive_seed
+
+
+class ValidationLosses(nn.Module):
+    """Mean loss at fixed noise levels, with the same noise every time, accumulated over batches and ranks.
+
+    The levels cut the training distribution into equally probable slices and rows take turns at them, so
+    that the mean over all rows estimates the training loss.
+    """
+
+    def __init__(self, P_mean: float, P_std: float, num_levels: int = 8) -> None:
+        super().__init__()
+        self.sigmas = quantile_sigmas(num_levels, P_mean, P_std)
+        self.mean = MeanMetric()
+        self.means = nn.ModuleList(MeanMetric() for _ in self.sigmas)
+
+    def update(self, denoise: Denoise, x: Tensor, sigma_data: float, batch_idx: int) -> None:
+        """Add normalised rows x (B, D); the noise is a function of ``batch_idx``."""
+        generator = torch.Generator().manual_seed(derive_seed("validation", batch_idx))
+        noise = torch.randn(x.shape, generator=generator).to(x)
+        level = torch.arange(len(x), device=x.device) % len(self.sigmas)
+        losses = edm_loss(denoise, x, x.new_tensor(self.sigmas)[level], noise, sigma_data)
+        self.mean.update(losses)
+        for k, metric in enumerate(self._by_level()):
+            if k < len(losses):
+                metric.update(losses[k :: len(self.sigmas)])
+
+    def named_metrics(self) -> Iterator[tuple[str, MeanMetric]]:
+        """``loss`` and ``loss_sigma_<level>``, for the logger."""
+        yield "loss", self.mean
+        for sigma, metric in zip(self.sigmas, self._by_level(), strict=True):
+            yield f"loss_sigma_{sigma:.2g}", metric
+
+    def _by_level(self) -> Iterator[MeanMetric]:
+        for metric in self.means:
+            assert isinstance(metric, MeanMetric)
+            yield metric
