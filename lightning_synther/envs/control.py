@@ -148,7 +148,7 @@ class ControlEnv:
         try:
             if size not in self._cameras:  # physics.render builds one for every image: 5 % of the time
                 self._cameras[size] = Camera(self._env.physics, size, size, camera_id(self._domain))
-            return self._cameras[size].render()
+            return self._cameras[size].render().copy()  # a camera has one buffer
         except Exception as error:
             raise rendering_error(error) from error
 
