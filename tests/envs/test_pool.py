@@ -100,7 +100,7 @@ def test_any_other_exception_in_a_worker_is_one_sentence_with_its_traceback_as_a
     worker = WorkerProcess(Host)
     worker.send("fail", RuntimeError("physics diverged"))
     with pytest.raises(
-        BackendError, match="^a worker process failed with RuntimeError: physics diverged"
+        BackendError, match=r"^a worker process failed with RuntimeError: physics diverged"
     ) as info:
         worker.receive()
     assert "\n" not in str(info.value)

@@ -1,0 +1,53 @@
+"""Summary figures with known answers."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lightning_synther.errors import ConfigError
+from lightning_synther.evaluation.rollout import EpisodeResult
+from lightning_synther.evaluation.scores import (
+    bootstrap_interval,
+    normalized_score,
+    score_summary,
+    standard_error,
+    unique_results,
+)
+
+
+def test_known_values():
+    assert normalized_score([400, 500]) == 45.0
+    assert standard_error([1, 2, 3, 4]) == pytest.approx(np.sqrt(5 / 3) / 2)
+    assert standard_error([7.0]) == 0.0
+
+
+def test_bootstrap_interval_is_that_of_the_normal_approximation_for_many_values():
+    values = np.random.default_rng(0).normal(100, 10, 400)
+    low, high = bootstrap_interval(values)
+    assert low == pytest.approx(values.mean() - 1.96 * standard_error(values), abs=0.1)
+    assert high == pytest.approx(values.mean() + 1.96 * standard_error(values), abs=0.1)
+    assert bootstrap_interval(values) == (low, high)
+
+
+@given(st.lists(st.floats(0, 1000), min_size=1, max_size=12))
+def test_summary_is_plain_and_consistent(returns):
+    summary = json.loads(json.dumps(score_summary(returns)))
+    assert summary["episodes"] == len(returns)
+    assert summary["returns"] == returns
+    assert summary["normalized_score"] == pytest.approx(summary["return_mean"] / 10)
+    slack = 1e-9 * (1 + summary["return_mean"])
+    assert summary["return_low"] - slack <= summary["return_mean"] <= summary["return_high"] + slack
+    assert min(returns) - slack <= summary["return_low"]
+
+
+def test_no_episode_is_a_sentence():
+    with pytest.raises(ConfigError, match="set eval_episodes to 1 or more"):
+        score_summary([])
+
+
+def test_repeated_seeds_count_once_in_order():
+    results = [EpisodeResult(seed, value, 1) for seed, value in [(3, 1.0), (1, 2.0), (3, 9.0), (2, 4.0)]]
+    assert [(r.seed, r.episode_return) for r in unique_results(results)] == [(3, 1.0), (1, 2.0), (2, 4.0)]
