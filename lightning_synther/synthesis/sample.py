@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+from collections.abc import Callable, Sequence
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.callbacks import BasePredictionWriter
 from torch import Tensor
-from torch.utils.data import DataLoader, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from lightning_synther.data.store_writer import Existing, StoreWriter
 from lightning_synther.seeding import derive_seed
@@ -32,9 +33,22 @@ log = logging.getLogger(__name__)
 class Chunk(NamedTuple):
     """One predict batch: sample ``num_rows`` rows, drawing from a generator seeded with ``seed``."""
 
-    index: int
+    index: int  # type: ignore[assignment]  # hides tuple.index, which nobody needs here
     num_rows: int
     seed: int
+
+
+class Chunks(Dataset[Chunk]):
+    """The chunks of some indices."""
+
+    def __init__(self, indices: Sequence[int], chunk: Callable[[int], Chunk]) -> None:
+        self.indices, self.chunk = indices, chunk
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, item: int) -> Chunk:
+        return self.chunk(self.indices[item])
 
 
 class SynthesisData(pl.LightningDataModule):
@@ -76,12 +90,12 @@ class SynthesisData(pl.LightningDataModule):
         trainer.strategy.barrier("the store is laid out")
         if self.writer is None:
             self.writer = self._open(trainer.lightning_module)
-        chunks = [self.chunk(index) for index in self.writer.pending_chunks]
+        chunks = Chunks(self.writer.pending_chunks, self.chunk)
         trainer.strategy.barrier("missing chunks are listed, writing may begin")
-        if not chunks and trainer.is_global_zero:
+        if not len(chunks) and trainer.is_global_zero:
             self.writer.commit()
-        sampler = None
-        if chunks and trainer.world_size > 1:
+        sampler: DistributedSampler[Chunk] | None = None
+        if len(chunks) and trainer.world_size > 1:
             # Repeats a chunk or two where they do not come out even, so that no rank is left with none.
             sampler = DistributedSampler(chunks, trainer.world_size, trainer.global_rank, shuffle=False)
         return DataLoader(chunks, batch_size=1, sampler=sampler, collate_fn=itemgetter(0))
