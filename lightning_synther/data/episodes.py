@@ -1,7 +1,7 @@
 """A dataset in memory or mapped from disk: episodes laid end to end, one row for each observation.
 
-Row t of an episode holds observation t together with the action, reward and discount that *led to* it. Row 0 is
-the reset: its action and reward are zeros and mean nothing. This is V-D4RL's alignment (Lu et al. 2022,
+Row t of an episode holds observation t together with the action, reward and discount that *led to* it. Row
+0 is the reset: its action and reward are zeros and mean nothing. This is V-D4RL's alignment (Lu et al. 2022,
 arXiv 2206.04779); ``windows`` is the only place that turns it into transitions.
 """
 
@@ -118,3 +118,25 @@ class Episodes:
         for array in (self.lengths, self.action, self.reward, self.discount):
             digest.update(np.ascontiguousarray(array).tobytes())
         return digest.hexdigest()
+
+
+def replicate_edges(padded: NDArray[np.uint8], pad: int) -> None:
+    """Fill the margin of ``padded`` (N, C, H + 2 pad, W + 2 pad) with the nearest inner pixels, in place."""
+    if pad == 0:
+        return
+    item = f"V{pad}"  # a margin's row is moved as one item: numpy copies single bytes four times slower
+    for start in range(0, len(padded), 32):  # as many frames as the processor's cache holds
+        block = padded[start : start + 32]
+        for margin, edge in ((block[..., :pad], block[..., pad]), (block[..., -pad:], block[..., -1 - pad])):
+            margin.view(item)[..., 0] = np.repeat(edge[..., None], pad, axis=-1).view(item)[..., 0]
+        block[:, :, :pad] = block[:, :, pad : pad + 1]
+        block[:, :, -pad:] = block[:, :, -1 - pad : -pad]
+
+
+def pad_frames(frames: NDArray[np.uint8], pad: int) -> NDArray[np.uint8]:
+    """Frames (N, C, H, W) with replicated edges, (N, C, H + 2 pad, W + 2 pad)."""
+    num_rows, channels, height, width = frames.shape
+    padded = np.empty((num_rows, channels, height + 2 * pad, width + 2 * pad), np.uint8)
+    padded[:, :, pad : pad + height, pad : pad + width] = frames
+    replicate_edges(padded, pad)
+    return padded

@@ -16,12 +16,11 @@ import h5py
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lightning_synther.data.recording import FIRST, LAST, MID
 from lightning_synther.errors import DataError
 
-FIRST, MID, LAST = 0, 1, 2  # dm_env.StepType
-
-# 64 frames of one colour, 12 pixel rows high: within 4 % of the size that h5py's own choice gives (hundreds of
-# frames, 6 x 11 pixels), inflates a third faster, and reads one frame in about a millisecond instead of twenty.
+# 64 frames of one colour, 12 pixel rows high: within 4 % of the size that h5py's own choice gives (hundreds
+# of frames, 6 x 11 pixels), inflates a third faster, reads one frame in a millisecond instead of twenty.
 _CHUNK_FRAMES, _CHUNK_ROWS = 64, 12
 _LEVEL = 6
 
@@ -214,6 +213,6 @@ def check_episode(frames: ArrayLike, action: ArrayLike, reward: ArrayLike, disco
     dims = [len(shape) for shape in found.values()]
     if dims != [4, 2, 1, 1] or {shape[0] for shape in found.values()} != {length} or length < 2:
         raise DataError(
-            f"an episode needs arrays of one length T >= 2, and action (T, A), but it has {found}: cut them alike"
+            f"an episode needs arrays of one length T >= 2 and action (T, A), it has {found}: cut them alike"
         )
     return episode

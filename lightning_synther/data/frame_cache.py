@@ -1,0 +1,175 @@
+"""Inflated, edge-replicated copies of datasets on disk, mapped into memory when they are opened again.
+
+One folder ``.cache`` beside the data, or one under the user's cache folder where that cannot be written. An
+entry says which files it was made of and is used only while the first of the dataset's files are still
+exactly those.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import hashlib
+import json
+import logging
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lightning_synther.data.episodes import Episodes
+
+log = logging.getLogger(__name__)
+
+_FORMAT = 1
+_COLUMNS = ("action", "reward", "discount", "lengths")
+
+Source = tuple[str, int, int]  # name, bytes, time of the last change in nanoseconds
+Write = Callable[[int, NDArray[np.uint8]], None]  # first row, padded frames from there
+
+
+def describe(files: Sequence[Path]) -> list[Source]:
+    """Name, size and modification time of ``files``."""
+    stats = [file.stat() for file in files]
+    return [(file.name, stat.st_size, stat.st_mtime_ns) for file, stat in zip(files, stats, strict=True)]
+
+
+class FrameCache:
+    """The cache of one dataset folder, for frames of one size with a margin of ``pad`` pixels."""
+
+    def __init__(self, directory: Path, image_size: int, pad: int) -> None:
+        resolved = directory.resolve()
+        home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lightning_synther"
+        digest = hashlib.blake2b(os.fsencode(resolved), digest_size=8).hexdigest()
+        self.places = (resolved / ".cache", home / f"{resolved.parent.name}-{digest}")
+        self.image_size, self.pad = image_size, pad
+
+    def find(self, sources: Sequence[Source], max_episodes: int | None, task: str = "") -> Episodes | None:
+        """The entry, if any, whose files hold ``max_episodes`` episodes (None: that is made of all files)."""
+        for entry in (entry for place in self.places for entry in self._entries(place)):
+            num_used = self._num_used(entry, sources)
+            whole = num_used == len(sources)
+            if num_used and (whole or max_episodes is not None):
+                episodes = self._open(entry, task)
+                if episodes and (whole or episodes.num_episodes >= (max_episodes or 0)):
+                    return episodes
+        return None
+
+    def store(
+        self,
+        sources: Sequence[Source],
+        columns: dict[str, NDArray],
+        write_frames: Callable[[Write], None],
+    ) -> bool:
+        """Write an entry; ``write_frames`` is handed the function that takes the padded frames, in any order.
+
+        Returns False, after a warning, where no place can be written or the disk is full: the cache is a
+        convenience, and the caller goes on in memory. Nothing half-written is left behind.
+        """
+        for place in self.places:
+            try:
+                with _locked(place):
+                    self._store(place, sources, columns, write_frames)
+                return True
+            except OSError as error:
+                log.warning("no cache of inflated frames in %s (%s)", place, error)
+        log.warning("reading the frames into memory; the next start will have to inflate them again")
+        return False
+
+    def _store(
+        self,
+        place: Path,
+        sources: Sequence[Source],
+        columns: dict[str, NDArray],
+        write_frames: Callable[[Write], None],
+    ) -> None:
+        about = {"format": _FORMAT, "image_size": self.image_size, "pad": self.pad, "sources": sources}
+        text = json.dumps(about)
+        name = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+        if (place / name).exists():
+            if self._open(place / name):
+                return  # another process made it while this one waited for the lock
+            shutil.rmtree(place / name)
+        outdated = self._entries(place)
+        partial = place / f"{name}.partial"
+        for leftover in place.glob(
+            "*.partial"
+        ):  # of a killed run: the lock says that nobody is writing it now
+            shutil.rmtree(leftover)
+        partial.mkdir()
+        try:
+            for key in _COLUMNS:
+                np.save(partial / f"{key}.npy", columns[key])
+            side = self.image_size + 2 * self.pad
+            _write_npy(partial / "padded.npy", (int(columns["lengths"].sum()), 3, side, side), write_frames)
+            (partial / "entry.json").write_text(text)
+            partial.rename(place / name)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        for entry in outdated:
+            shutil.rmtree(entry, ignore_errors=True)
+
+    def _entries(self, place: Path) -> list[Path]:
+        """Folders of this image size and margin; those of a format that is not ours are left alone."""
+        entries = []
+        for file in sorted(place.glob("*/entry.json")):
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                about = json.loads(file.read_text())
+                if (about["image_size"], about["pad"]) == (self.image_size, self.pad):
+                    entries.append(file.parent)
+        return [entry for entry in entries if entry.suffix != ".partial"]
+
+    def _num_used(self, entry: Path, sources: Sequence[Source]) -> int:
+        """How many of ``sources`` the entry was made of; 0 where one has changed since."""
+        about = json.loads((entry / "entry.json").read_text())
+        used = [tuple(source) for source in about["sources"]]
+        return len(used) if about["format"] == _FORMAT and used == list(sources[: len(used)]) else 0
+
+    def _open(self, entry: Path, task: str = "") -> Episodes | None:
+        """Map an entry, copy-on-write since PyTorch wants writable memory; None where it is damaged."""
+        try:
+            columns = {key: np.load(entry / f"{key}.npy") for key in _COLUMNS}
+            padded = np.load(entry / "padded.npy", mmap_mode="c")
+            return Episodes.from_padded(padded, self.pad, task=task, **columns)
+        except (OSError, ValueError, EOFError) as error:
+            log.warning("the cache %s is damaged (%s) and is made again", entry, error)
+            return None
+
+
+def _write_npy(path: Path, shape: tuple[int, ...], write_frames: Callable[[Write], None]) -> None:
+    """Write a uint8 array in any order, by `os.pwrite`: on a full disk a map would crash, this raises."""
+    row_bytes = int(np.prod(shape[1:]))
+    with path.open("wb") as file:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.flush()
+        offset = file.tell()
+        needed = offset + shape[0] * row_bytes
+        if shutil.disk_usage(path.parent).free < needed:
+            raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {needed / 1e6:,.0f} MB are needed")
+
+        def write(start: int, padded: NDArray[np.uint8]) -> None:
+            view = memoryview(padded.data).cast("B")
+            done = 0
+            while done < len(view):
+                done += os.pwrite(file.fileno(), view[done:], offset + start * row_bytes + done)
+
+        write_frames(write)
+
+
+@contextlib.contextmanager
+def _locked(place: Path) -> Iterator[None]:
+    """Hold the lock of ``place``, so that processes that start together do not all inflate the same files."""
+    place.mkdir(parents=True, exist_ok=True)
+    with (place / "lock").open("w") as file:
+        try:
+            import fcntl
+        except ImportError:  # no such locks on Windows: work twice there
+            yield
+            return
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
