@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import torch
@@ -12,7 +12,7 @@ from lightning_synther.transition import TransitionSpec
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
+    from matplotlib.figure import Figure, SubFigure
     from torch import Tensor
 
 NUM_MARGINALS = 8
@@ -30,7 +30,7 @@ def fidelity_figure(
 
     first, second = (subsample(rows, min(max_rows, len(rows)), spec, seed) for rows in (real, synthetic))
     figure = Figure(figsize=(12, 9), layout="constrained")
-    top, bottom = np.ravel(figure.subfigures(2, 1))
+    top, bottom = cast("tuple[SubFigure, SubFigure]", figure.subfigures(2, 1))
     statistic = ks_statistic(first, second)
     axes = top.subplots(2, NUM_MARGINALS // 2).ravel()
     for axis, column in zip(axes, _worst_columns(statistic, spec), strict=False):
