@@ -121,7 +121,7 @@ class PixelReplay:
         return rng.integers(0, 2 * self.pad + 1, (*shape, 2))
 
     def gather(self, index: ArrayLike, shifts: ArrayLike | None = None) -> Transition:
-        """Transitions ``index`` (B,), their two observations shifted by ``shifts`` (2, B, 2) or not at all."""
+        """Transitions ``index`` (B,), both observations shifted by ``shifts`` (2, B, 2) or not at all."""
         chosen = np.asarray(index, np.int64)
         at, after = (None, None) if shifts is None else np.asarray(shifts, np.int64)
         where = torch.from_numpy(chosen)
