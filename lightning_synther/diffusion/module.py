@@ -199,15 +199,20 @@ class LatentDiffusion(LightningModule):
         step, every = self.trainer.global_step, self.hparams["log_every_n_updates"]
         if step // every > (step - len(batches)) // every:
             means = {f"train/{name}": torch.stack([m[name] for m in metrics]).mean() for name in metrics[0]}
-            self.log_dict({**means, "train/lr": self._scheduler.get_last_lr()[0], "step": float(step)})
+            figures: dict[str, Any] = {**means, "train/lr": self._scheduler.get_last_lr()[0]}
+            self.log_dict(figures, logger=False)  # for callbacks; Lightning would count batches, not updates
+            for logger in self.loggers:
+                logger.log_metrics(figures, step=self.ema.num_calls)
 
     def validation_step(self, rows: Tensor, batch_idx: int) -> None:
         """Loss of the averaged weights on held-out rows (B, D), at fixed noise levels with fixed noise."""
         x = self.normalizer(rows)
         self.validation_losses.update(self.ema, x, self.denoiser.sigma_data, batch_idx)
-        for name, metric in self.validation_losses.named_metrics():
-            self.log(f"val/{name}", metric, on_epoch=True)
-        self.log("step", float(self.trainer.global_step))
+
+    def on_validation_epoch_end(self) -> None:
+        """Report the mean over all batches and ranks."""
+        losses = {f"val/{name}": value for name, value in self.validation_losses.compute().items()}
+        self.log_dict({**losses, "step": float(self.ema.num_calls)})
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """Fused AdamW, and the learning-rate schedule that `update` steps."""

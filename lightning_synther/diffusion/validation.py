@@ -38,11 +38,14 @@ class ValidationLosses(nn.Module):
             if k < len(losses):
                 metric.update(losses[k :: len(self.sigmas)])
 
-    def named_metrics(self) -> Iterator[tuple[str, MeanMetric]]:
-        """``loss`` and ``loss_sigma_<level>``, for the logger."""
-        yield "loss", self.mean
-        for sigma, metric in zip(self.sigmas, self._by_level(), strict=True):
-            yield f"loss_sigma_{sigma:.2g}", metric
+    def compute(self) -> dict[str, Tensor]:
+        """Mean losses since the last call: ``loss``, and ``loss_sigma_<level>`` for every level."""
+        names = ["loss", *(f"loss_sigma_{sigma:.2g}" for sigma in self.sigmas)]
+        metrics = [self.mean, *self._by_level()]
+        losses = {name: metric.compute() for name, metric in zip(names, metrics, strict=True)}
+        for metric in metrics:
+            metric.reset()
+        return losses
 
     def _by_level(self) -> Iterator[MeanMetric]:
         for metric in self.means:
