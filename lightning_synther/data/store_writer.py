@@ -88,6 +88,14 @@ class StoreWriter:
         self._check_space()
 
     @property
+    def spec(self) -> TransitionSpec:
+        """Layout of the rows."""
+        return self.metadata.spec
+
+    def __len__(self) -> int:
+        return self.metadata.num_transitions
+
+    @property
     def num_chunks(self) -> int:
         """Number of chunks, the shorter last one included."""
         return -(-self.metadata.num_transitions // self.metadata.chunk_size)
