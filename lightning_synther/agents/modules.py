@@ -1,0 +1,179 @@
+"""Agents that train on pixels, latents or states: behaviour cloning, and DrQ-v2 with or without
+regularisation.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_synther.agents import drqv2
+from lightning_synther.agents.agent import Agent
+from lightning_synther.agents.bc import bc_loss
+from lightning_synther.agents.optimization import adam, average_over_ranks, frozen
+from lightning_synther.agents.schedules import parse_schedule
+from lightning_synther.agents.targets import soft_update, td_target
+from lightning_synther.networks.distributions import TruncatedNormal
+from lightning_synther.transition import Transition
+
+
+class NoisyAgent(Agent):
+    """An agent whose deterministic policy is surrounded by scheduled, truncated noise, as in DrQ-v2.
+
+    Args:
+        stddev_schedule: standard deviation of the noise: a number, ``linear(initial,final,duration)`` or
+            ``step_linear(initial,final1,duration1,final2,duration2)``.
+        stddev_clip: bound of the noise.
+        schedule_steps_per_update: steps of the schedule in one update. The published code counts attempted
+            updates and makes every second one, so its schedules take 2.
+        base: arguments of `Agent`.
+    """
+
+    def __init__(
+        self,
+        *,
+        stddev_schedule: str = "linear(1.0,0.1,250000)",
+        stddev_clip: float = 0.3,
+        schedule_steps_per_update: int = 2,
+        **base: Any,
+    ) -> None:
+        super().__init__(**base)
+        self.stddev_clip = stddev_clip
+        self.stddev_schedule = parse_schedule(stddev_schedule)
+        self.schedule_steps_per_update = schedule_steps_per_update
+
+    def action_distribution(self, features: Tensor) -> TruncatedNormal:
+        """Distribution over actions, for what the encoder made of the observations."""
+        std = self.stddev_schedule(self.num_updates * self.schedule_steps_per_update)
+        return TruncatedNormal(self.actor(features), std)
+
+
+def sampling_metrics(distribution: TruncatedNormal, action: Tensor) -> dict[str, Tensor]:
+    """Batch means of the summed log density of ``action`` and of the summed entropy (of the plain Normal)."""
+    return {
+        "actor_logprob": distribution.log_prob(action).detach().sum(-1).mean(),
+        "actor_ent": distribution.entropy().detach().sum(-1).mean(),
+    }
+
+
+class BC(NoisyAgent):
+    """Behaviour cloning (V-D4RL, Lu et al. 2023): regression of noisy actions on the data's.
+
+    Metrics: ``actor_bc_loss`` (`bc_loss`), ``actor_logprob``, ``actor_ent``, ``batch_reward``.
+
+    Args:
+        base: arguments of `NoisyAgent` and `Agent`.
+    """
+
+    def __init__(self, **base: Any) -> None:
+        super().__init__(**base)
+        self.actor = self.make_actor()
+        self.initialise()
+
+    def make_optimizers(self) -> dict[str, Optimizer]:
+        """One Adam for the actor and the encoder."""
+        return {"actor": adam([*self.actor.parameters(), *self.encoder.parameters()], self.lr)}
+
+    def draw(self, batch: Transition) -> Tensor:
+        """Standard normal noise (B, A) of the action."""
+        return torch.randn_like(batch.action)
+
+    def step(self, batch: Transition, draws: Tensor) -> dict[str, Tensor]:
+        """Train actor and encoder together."""
+        distribution = self.action_distribution(self.encoder(batch.observation))
+        action = distribution.sample(draws, self.stddev_clip)
+        loss = bc_loss(action, batch.action)
+        self.minimise(loss, "actor")
+        metrics = {"actor_bc_loss": loss.detach(), "batch_reward": batch.reward.mean()}
+        return metrics | sampling_metrics(distribution, action)
+
+
+class DrQV2(NoisyAgent):
+    """DrQ-v2 (Yarats et al. 2021), and with ``bc_weight`` its offline form DrQ-v2+BC (V-D4RL, Lu et al.
+    2023).
+
+    Metrics: ``critic_loss``; ``critic_q1``, ``critic_q2``, ...: batch means of the critics before their step;
+    ``critic_target_q``: mean target; ``actor_loss``: negative mean of min_e Q, without weight or BC term;
+    ``actor_bc_loss`` (`bc_loss`); ``actor_logprob``, ``actor_ent``, ``batch_reward``.
+
+    Args:
+        tau: share of the way to the critic that its target moves in an update.
+        num_critics: critics in the ensemble.
+        bc_weight: alpha of TD3+BC; the value term is weighted by alpha / mean |Q|. None: DrQ-v2 as
+        published for
+            online training, with the value term alone.
+        use_bc: with bc_weight, add the BC term; False gives V-D4RL's offline DrQ-v2 without it.
+        base: arguments of `NoisyAgent` and `Agent`.
+    """
+
+    def __init__(
+        self,
+        *,
+        tau: float = 0.01,
+        num_critics: int = 2,
+        bc_weight: float | None = None,
+        use_bc: bool = True,
+        **base: Any,
+    ) -> None:
+        super().__init__(**base)
+        self.tau, self.bc_weight, self.use_bc = tau, bc_weight, use_bc
+        self.actor = self.make_actor()
+        self.critic = self.make_critic(num_critics)
+        self.critic_target = self.make_critic(num_critics)
+        self.initialise(critic_target="critic")
+
+    def make_optimizers(self) -> dict[str, Optimizer]:
+        """Adam for the critic and the encoder, which step together, and one for the actor."""
+        return {
+            "critic": adam([*self.critic.parameters(), *self.encoder.parameters()], self.lr),
+            "actor": adam(self.actor.parameters(), self.lr),
+        }
+
+    def draw(self, batch: Transition) -> Tensor:
+        """Standard normal noise (2, B, A): of the next action, and of the actor's action."""
+        return torch.randn(2, *batch.action.shape, dtype=batch.action.dtype, device=batch.action.device)
+
+    def step(self, batch: Transition, draws: Tensor) -> dict[str, Tensor]:
+        """Critic and encoder, then the actor on the features from before that step, then the target
+        critic.
+        """
+        noise_next, noise_actor = draws
+        features = self.encoder(batch.observation)
+        metrics = self._step_critic(features, batch, noise_next)
+        metrics |= self._step_actor(features.detach(), batch, noise_actor)
+        soft_update(self.critic_target, self.critic, self.tau)
+        return metrics
+
+    def _step_critic(self, features: Tensor, batch: Transition, noise: Tensor) -> dict[str, Tensor]:
+        with torch.no_grad():
+            next_features = self.encoder(batch.next_observation)
+            next_action = self.action_distribution(next_features).sample(noise, self.stddev_clip)
+            next_q = self.critic_target(next_features, next_action)
+            target = td_target(batch.reward, batch.discount, next_q)
+        q = self.critic(features, batch.action)
+        loss = drqv2.critic_loss(q, target)
+        self.minimise(loss, "critic")
+        metrics = {"batch_reward": batch.reward.mean(), "critic_target_q": target.mean()}
+        for i, value in enumerate(q.detach().mean((1, 2)), start=1):
+            metrics[f"critic_q{i}"] = value
+        return metrics | {"critic_loss": loss.detach()}
+
+    def _step_actor(self, features: Tensor, batch: Transition, noise: Tensor) -> dict[str, Tensor]:
+        distribution = self.action_distribution(features)
+        action = distribution.sample(noise, self.stddev_clip)
+        with frozen(self.critic):
+            q = self.critic(features, action)
+        value_loss = drqv2.actor_loss(q)
+        metrics = {"actor_loss": value_loss.detach()} | sampling_metrics(distribution, action)
+        loss = value_loss
+        if self.bc_weight is not None:
+            magnitude = average_over_ranks(drqv2.mean_magnitude(q))
+            regression = bc_loss(action, batch.action)
+            loss = drqv2.value_weight(self.bc_weight, magnitude) * value_loss
+            loss = loss + regression if self.use_bc else loss
+            metrics["actor_bc_loss"] = regression.detach()
+        self.minimise(loss, "actor")
+        return metrics

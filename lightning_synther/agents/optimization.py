@@ -1,0 +1,85 @@
+"""One gradient step of one optimizer, the same alone, under a Trainer, and on several ranks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from lightning.pytorch import LightningModule
+from lightning.pytorch.strategies import ParallelStrategy
+from torch import Tensor, nn
+from torch.optim import Adam, Optimizer
+
+from lightning_synther.errors import ConfigError
+
+#: Mixed fp16 would need a GradScaler on every step; in bf16 weights, a soft update of 0.01 rounds to nothing.
+PRECISIONS = ("32-true", "64-true", "bf16-mixed")
+
+
+def check_precision(precision: str) -> None:
+    """Raise `ConfigError` for a Trainer precision in which the updates would silently go wrong."""
+    if precision not in PRECISIONS:
+        raise ConfigError(f"trainer.precision is {precision!r}: give one of {', '.join(PRECISIONS)}")
+
+
+def adam(parameters: Iterable[nn.Parameter], lr: float) -> Adam:
+    """Adam that updates all parameters in one pass over memory."""
+    return Adam(parameters, lr=lr, fused=True)
+
+
+@contextmanager
+def frozen(*modules: nn.Module) -> Iterator[None]:
+    """Within, ``modules`` pass gradients to their inputs, but compute none for their weights."""
+    parameters = [p for module in modules for p in module.parameters() if p.requires_grad]
+    for parameter in parameters:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in parameters:
+            parameter.requires_grad_(True)
+
+
+def num_ranks() -> int:
+    """Number of processes that train together."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+@torch.no_grad()
+def average_over_ranks(value: Tensor) -> Tensor:
+    """Mean of a tensor over all ranks; the tensor itself where there is one."""
+    if num_ranks() == 1:
+        return value
+    value = value.clone()
+    dist.all_reduce(value)
+    return value / num_ranks()
+
+
+@torch.no_grad()
+def average_gradients(optimizer: Optimizer) -> None:
+    """Replace the gradients of an optimizer's parameters by their means over all ranks, in one message."""
+    if num_ranks() == 1:
+        return
+    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
+    mean = average_over_ranks(torch.cat([gradient.flatten() for gradient in gradients]))
+    parts = mean.split([gradient.numel() for gradient in gradients])
+    torch._foreach_copy_(gradients, [part.view(g.shape) for part, g in zip(parts, gradients, strict=True)])
+
+
+def backward(module: LightningModule, loss: Tensor) -> None:
+    """Backward pass in the precision of the forward pass, without DDP's own averaging.
+
+    DDP's reducer expects one backward pass for each forward pass, over all parameters. An update has
+    several, each over some; `average_gradients` does the averaging instead, with any number of them and
+    less traffic.
+    """
+    with torch.autocast(loss.device.type, enabled=False):
+        if module._trainer is None:  # used by hand, outside a Trainer
+            loss.backward()
+        elif isinstance(module.trainer.strategy, ParallelStrategy):
+            with module.trainer.strategy.block_backward_sync():
+                module.manual_backward(loss)
+        else:
+            module.manual_backward(loss)

@@ -1,0 +1,33 @@
+"""What an agent on latents takes over from the pixel agent of stage 1: the encoder, and if asked the
+heads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from lightning.pytorch import LightningModule
+
+from lightning_synther.errors import ConfigError
+from lightning_synther.networks.encoders import LatentEncoder
+
+
+def load_stage1(agent: LightningModule, checkpoint: Mapping[str, Any]) -> None:
+    """Copy the encoder of a stage-1 checkpoint into ``agent``, and its heads where ``heads`` is 'pretrained'.
+
+    Raises `ConfigError` where the heads do not fit: another width or depth, or another algorithm.
+    """
+    encoder = LatentEncoder.from_state(checkpoint["hyper_parameters"], checkpoint["state_dict"])
+    agent.pixel_encoder.load_state_dict(encoder.state_dict())  # type: ignore[union-attr]
+    if agent.hparams["heads"] == "new":
+        return
+    own, found = agent.state_dict(), checkpoint["state_dict"]
+    heads = {key for key in own if key.startswith(("actor.", "critic.", "critic_target."))}
+    unfit = sorted(key for key in heads if key not in found or found[key].shape != own[key].shape)
+    if unfit:
+        raise ConfigError(
+            f"heads is 'pretrained', but {unfit[0]} of the encoder_checkpoint does not fit this agent: "
+            "use the algorithm, hidden_dim and num_layers of stage 1, or heads 'new'"
+        )
+    agent.load_state_dict({key: found[key] for key in heads}, strict=False)

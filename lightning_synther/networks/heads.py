@@ -1,0 +1,133 @@
+"""Heads of the agents: multilayer perceptrons, the actor, and the critic ensemble."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from lightning_synther.networks.ensemble import (
+    EnsembleLayerNorm,
+    EnsembleLinear,
+    stack_members,
+    unstack_members,
+)
+from lightning_synther.networks.trunk import AnyTrunk
+
+LinearFactory = Callable[[int, int], nn.Linear | EnsembleLinear]
+
+
+class MLP(nn.Sequential):
+    """``num_layers`` hidden layers of ``hidden_dim`` with ReLU (after LayerNorm, if asked), then a linear
+    layer.
+
+    ``linear`` makes one linear layer; with `EnsembleLinear` the perceptron is an ensemble. Without
+    LayerNorm the layers are numbered 0, 2, 4, ... as in the published networks. Under bf16 autocast the
+    last layer stays in float32: a return of a few hundred has no precision to lose.
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        hidden_dim: int,
+        num_layers: int = 2,
+        layer_norm: bool = False,
+        linear: LinearFactory = nn.Linear,
+    ) -> None:
+        layers: list[nn.Module] = []
+        for _ in range(num_layers):
+            layer = linear(in_features, hidden_dim)
+            layers.append(layer)
+            if layer_norm:
+                layers.append(norm_for(layer))
+            layers.append(nn.ReLU(inplace=True))
+            in_features = hidden_dim
+        super().__init__(*layers, linear(in_features, out_features))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, in) to (B, out), or to (E, B, out) for an ensemble."""
+        *hidden, last = list(self)
+        for layer in hidden:
+            x = layer(x)
+        with torch.autocast(x.device.type, enabled=False):
+            output: Tensor = last(x.to(last.weight.dtype))  # type: ignore[arg-type]
+        return output
+
+
+def norm_for(layer: nn.Linear | EnsembleLinear) -> nn.Module:
+    """LayerNorm of a layer's output, for each member of an ensemble its own."""
+    if isinstance(layer, EnsembleLinear):
+        return EnsembleLayerNorm(layer.num_members, layer.out_features)
+    return nn.LayerNorm(layer.out_features)
+
+
+class Actor(nn.Module):
+    """Deterministic policy: tanh of a perceptron on the trunk's features."""
+
+    def __init__(self, trunk: AnyTrunk, policy: MLP) -> None:
+        super().__init__()
+        self.trunk, self.policy = trunk, policy
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Mean action (B, A) in (-1, 1), for what the encoder made of the observations."""
+        return torch.tanh(self.policy(self.trunk(features)))
+
+
+class Critic(nn.Module):
+    """E action values on one shared trunk of its own."""
+
+    def __init__(self, trunk: AnyTrunk, q: MLP) -> None:
+        super().__init__()
+        self.trunk, self.q = trunk, q
+
+    def forward(self, features: Tensor, action: Tensor) -> Tensor:
+        """Values (E, B, 1) of ``action`` (B, A), for what the encoder made of the observations."""
+        values: Tensor = self.q(torch.cat([self.trunk(features), action], dim=-1))
+        return values
+
+
+def ensemble_of(num_members: int) -> LinearFactory:
+    """Factory of linear layers for an `MLP` with ``num_members`` members."""
+    return lambda in_features, out_features: EnsembleLinear(num_members, in_features, out_features)
+
+
+def critic_to_reference(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """State of a `Critic` in the layout of the published checkpoints: networks Q1, Q2, ... instead of an
+    ensemble.
+    """
+    members = unstack_members({k.removeprefix("q."): v for k, v in state.items() if k.startswith("q.")})
+    reference = {k: v for k, v in state.items() if not k.startswith("q.")}
+    for i, member in enumerate(members, start=1):
+        reference |= {f"Q{i}.{key}": value for key, value in member.items()}
+    return reference
+
+
+def critic_from_reference(reference: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Inverse of `critic_to_reference`."""
+    state = {k: v for k, v in reference.items() if not k.startswith("Q")}
+    num_members = len({key.partition(".")[0] for key in reference if key.startswith("Q")})
+    members = [
+        {k.removeprefix(f"Q{i}."): v for k, v in reference.items() if k.startswith(f"Q{i}.")}
+        for i in range(1, num_members + 1)
+    ]
+    return state | {f"q.{key}": value for key, value in stack_members(members).items()}
+
+
+def orthogonal_init(module: nn.Module) -> None:
+    """DrQ-v2's initialisation, for `nn.Module.apply`: orthogonal weights (gain sqrt 2 for convolutions), no
+    bias.
+    """
+    if isinstance(module, nn.Conv2d):
+        contiguous = torch.empty(module.weight.shape)  # orthogonal_ cannot write channels-last memory
+        module.weight.data.copy_(nn.init.orthogonal_(contiguous, nn.init.calculate_gain("relu")))
+    elif isinstance(module, nn.Linear):
+        nn.init.orthogonal_(module.weight)
+    elif isinstance(module, EnsembleLinear):
+        for weight in module.weight.data:
+            nn.init.orthogonal_(weight)
+    else:
+        return
+    if module.bias is not None:
+        nn.init.zeros_(module.bias)
