@@ -79,7 +79,7 @@ def make_recording(
     for key, value in (("action", 0), ("reward", 0), ("discount", 1)):
         array = arrays[key] = arrays[key].reshape(num_rows, -1)
         array[starts] = value
-        if (key == "action") != (columns[key].ndim == 2) and array.shape[1] != 1:
+        if columns[key].ndim > 2 or (key != "action" and array.shape[1] != 1):
             raise DataError(
                 f"{path}: {key} has shape {columns[key].shape}: it is not a V-D4RL file, move it away"
             )

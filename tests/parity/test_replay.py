@@ -36,7 +36,7 @@ def build(file) -> PixelReplay:
 
 
 def slot_transitions(file, replay: PixelReplay) -> dict[int, int]:
-    """Slot of the published ring -> our transition, by replaying its filling rules (a8 of the golden notes)."""
+    """Slot of the published ring -> our transition, by replaying its filling rules."""
     size, stack, n_step = file.hp["buffer_size"], file.hp["frame_stack"], file.hp["nstep"]
     number = {int(row): i for i, row in enumerate(replay.rows)}
     valid: dict[int, int] = {}
