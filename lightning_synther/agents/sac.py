@@ -1,4 +1,4 @@
-"""Losses of Soft Actor-Critic as pure functions (Haarnoja et al. 2018, arXiv 1812.05905).
+"""Losses of Soft Actor-Critic (Haarnoja et al. 2018, arXiv 1812.05905); its critic loss is that of DrQ-v2.
 
 Shapes: B batch, A action dimension, E critics in the ensemble. Every draw is an argument.
 """
@@ -10,6 +10,8 @@ import math
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from lightning_synther.agents.targets import td_target
 
 
 def squash(mean: Tensor, log_std: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,18 +33,7 @@ def soft_target(
 
     ``next_q`` is (E, B, 1), the other arguments are (B, 1) and a scalar.
     """
-    return reward + discount * (next_q.amin(0) - temperature * next_log_prob)
-
-
-def critic_loss(q: Tensor, target: Tensor) -> Tensor:
-    """Equation 5 without its factor 1/2, as in most code: squared error (E, B, 1) averaged over the batch,
-    summed over the critics.
-
-    Raises ValueError for a target of another shape than (B, 1), which would broadcast.
-    """
-    if target.shape != q.shape[1:]:
-        raise ValueError(f"target has shape {tuple(target.shape)}, q has {tuple(q.shape)}")
-    return (q - target).square().mean((1, 2)).sum()
+    return td_target(reward, discount, next_q - temperature * next_log_prob)
 
 
 def actor_loss(q: Tensor, log_prob: Tensor, temperature: Tensor) -> Tensor:

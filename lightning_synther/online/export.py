@@ -25,10 +25,12 @@ def export_policy(agent: SAC, path: Path, card: dict[str, Any]) -> dict[str, Any
     ``card`` says how the agent was trained. It is completed with the returns of ten sampled and ten
     deterministic episodes, played by the file as it will be used, and with package versions.
     """
-    if agent.hparams["env"] is None:
-        raise ConfigError("the agent does not know its environment: train it with model.env set")
-    env = EnvConfig(**agent.hparams["env"])
-    linears = [layer for layer in agent.actor.modules() if isinstance(layer, nn.Linear)]
+    if agent.env is None or agent.hparams["observation"] != "states":
+        raise ConfigError(
+            "a behaviour policy comes from an agent on states that knows its environment (model.env)"
+        )
+    env = EnvConfig.from_dict(agent.env)
+    linears = [layer for layer in agent.actor.policy if isinstance(layer, nn.Linear)]
     spec = PolicySpec(
         task=env.task,
         action_repeat=env.action_repeat,

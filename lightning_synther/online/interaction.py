@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from typing import Any, Protocol, cast
 
@@ -96,6 +97,8 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
 
     def train_dataloader(self) -> DataLoader[list[Transition]]:
         """Lists of batches, as many as ``trainer.max_steps`` takes."""
+        # Lightning's warning about lengths and worker processes: there are none here.
+        warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined")
         return DataLoader(_Interaction(self), batch_size=None)
 
     def batches(self, updates: range) -> list[Transition]:

@@ -97,8 +97,8 @@ class TanhGaussianPolicy:
         if deterministic:
             return np.tanh(mean)
         low, high = self.spec.log_std_bounds
-        log_std = low + 0.5 * (high - low) * (1 + np.tanh(log_std))
-        return np.tanh(mean + np.exp(log_std) * rng.standard_normal(mean.shape, dtype=np.float32))
+        std = np.exp(low + 0.5 * (high - low) * (1 + np.tanh(log_std)))
+        return np.tanh(mean + std * rng.standard_normal(mean.shape, dtype=np.float32))
 
     def _forward(self, x: Floats) -> Floats:
         for weight, bias in self._layers[:-1]:

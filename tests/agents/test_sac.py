@@ -50,18 +50,6 @@ def test_soft_target_takes_the_smaller_critic_and_the_entropy():
     torch.testing.assert_close(target, torch.tensor([[6.4], [2.0]]))
 
 
-def test_critic_loss_is_mean_over_batch_and_sum_over_critics():
-    q = torch.tensor([[[1.0], [2.0]], [[0.0], [5.0]]])
-    # critic 1: (1 + 0) / 2, critic 2: (0 + 9) / 2
-    torch.testing.assert_close(sac.critic_loss(q, torch.tensor([[0.0], [2.0]])), torch.tensor(5.0))
-
-
-def test_critic_loss_refuses_a_flat_target():
-    # (B,) against (E, B, 1) would broadcast to (E, B, B), the reference's bug.
-    with pytest.raises(ValueError, match=r"target has shape \(4,\), q has \(2, 4, 1\)"):
-        sac.critic_loss(torch.zeros(2, 4, 1), torch.zeros(4))
-
-
 def test_actor_loss_by_hand():
     q = torch.tensor([[[1.0], [4.0]], [[3.0], [2.0]]])
     loss = sac.actor_loss(q, torch.tensor([[2.0], [-2.0]]), torch.tensor(0.1))
