@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,13 +10,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from lightning_synther.data.mixing import Mixing, composition, sources
+from lightning_synther.data.replay import PixelReplay
 from lightning_synther.data.store import LOAD_LIMIT, TransitionStore
 from lightning_synther.data.updates import EpisodesMixin, UpdateData
 from lightning_synther.errors import ConfigError
 from lightning_synther.transition import Transition
-
-if TYPE_CHECKING:
-    from lightning_synther.data.replay import PixelReplay
 
 
 class PixelData(EpisodesMixin, UpdateData[Transition]):

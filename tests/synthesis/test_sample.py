@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 import torch
 
+from lightning_synther.data.datamodules import RowData
 from lightning_synther.data.store import TransitionStore, partial_path
+from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError, DataError
 from lightning_synther.seeding import derive_seed
 from lightning_synther.synthesis.sample import Chunk, StoreWriterCallback, SynthesisData
@@ -193,3 +195,24 @@ def test_five_million_transitions_need_no_memory(tmp_path):
     assert peak_growth(tmp_path, 5_000_000) < 200  # the rows are 4.1 GB
     assert len(TransitionStore.open(tmp_path / "large")) == 5_000_000
     assert time.time() - start < 600
+
+
+def test_the_diffusion_model_is_trained_on_a_store_and_fills_another(tmp_path):
+    predict(Gaussian(), tmp_path / "real", 200)
+    data = RowData(str(tmp_path / "real"), batch_size=16, updates_per_step=2)
+    model = LatentDiffusion(SPEC.to_dict(), width=16, num_layers=1, num_sampling_steps=2)
+    trainer = pl.Trainer(
+        max_steps=4,
+        accelerator="cpu",
+        logger=False,
+        enable_progress_bar=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        default_root_dir=tmp_path,
+    )
+    trainer.fit(model, datamodule=data)
+    assert trainer.global_step == 4
+    store = predict(model, tmp_path / "synthetic")
+    assert store.metadata.producer == "LatentDiffusion"
+    rows = model.sample(10, seed=derive_seed(5, "synthesis", 1))
+    np.testing.assert_array_equal(store.rows[10:20], rows)
