@@ -1,0 +1,70 @@
+"""What every benchmark shares: arms timed in turn within one process, and a dated record of the result."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from datetime import date
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+RESULTS = Path(__file__).parent / "results"
+
+
+def interleaved(arms: dict[str, Callable[[], Any]], repeats: int) -> dict[str, dict[str, float]]:
+    """Run every arm once, then ``repeats`` times in turn; median wall-clock and CPU seconds of each.
+
+    In turn, so that whatever else the machine does hits all arms alike: ratios keep their meaning on a busy
+    one.
+    """
+    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in arms}
+    for turn in range(repeats + 1):
+        for name, arm in arms.items():
+            wall, cpu = time.perf_counter(), time.process_time()
+            arm()
+            if turn:
+                seconds[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+    return {
+        name: {
+            "wall_s": statistics.median(w for w, _ in taken),
+            "cpu_s": statistics.median(c for _, c in taken),
+        }
+        for name, taken in seconds.items()
+    }
+
+
+def machine(*packages: str) -> dict[str, Any]:
+    """Hardware and versions that a figure depends on."""
+    model = platform.processor() or platform.machine()
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        lines = cpuinfo.read_text().splitlines()
+        model = next((line.split(":")[1].strip() for line in lines if "model name" in line), model)
+    return {
+        "cpu": model,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        "versions": {package: version(package) for package in packages},
+    }
+
+
+def save(name: str, content: dict[str, Any], *packages: str) -> Path:
+    """Write ``results/<name>.json``."""
+    RESULTS.mkdir(exist_ok=True)
+    path = RESULTS / f"{name}.json"
+    record = {"date": date.today().isoformat(), "machine": machine(*packages), **content}
+    path.write_text(json.dumps(record, indent=2) + "\n")
+    return path
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    """Rows as text, the first one being the head; columns aligned."""
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    lines.insert(1, "  ".join("-" * width for width in widths))
+    return "\n".join(lines)

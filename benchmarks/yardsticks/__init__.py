@@ -1,0 +1,1 @@
+"""Plain implementations of the published computations, to measure against."""
