@@ -90,7 +90,7 @@ def perceive(given: Mapping[str, Any], stage1: Mapping[str, Any] | None = None) 
     """
     observation: Observation = given["observation"]
     env = given["env"] or {}
-    if env.get("observation", "pixels") != ("states" if observation == "states" else "pixels"):
+    if env and env.get("observation", "pixels") != ("states" if observation == "states" else "pixels"):
         raise ConfigError(
             f"observation is {observation!r}, but env.observation is {env.get('observation', 'pixels')!r}: "
             "an agent on states acts in an environment of states, all others in one of pixels"

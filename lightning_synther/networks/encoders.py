@@ -92,11 +92,7 @@ class LatentEncoder(nn.Module):
         self.actor_slice = slice(0, feature_dim)
         self.critic_slice = slice(feature_dim, 2 * feature_dim) if critic else None
         self.latent_dim = feature_dim * (2 if critic else 1)
-        self.requires_grad_(False).eval()
-
-    def train(self, mode: bool = True) -> LatentEncoder:
-        """Stay in evaluation mode: the encoder is frozen."""
-        return super().train(False)
+        self.requires_grad_(False)
 
     @torch.no_grad()
     def encode(self, frames: Tensor) -> Tensor:

@@ -1,0 +1,50 @@
+"""Train on one process or on two and write the parameters: ``python -m tests.agents.ddp_run DEVICES
+FOLDER``.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from lightning_synther.agents import BC, Agent, DrQV2
+from lightning_synther.transition import Transition
+from tests.agents.tiny import loader, make, trainer
+
+CASES: dict[str, tuple[type[Agent], dict[str, Any], str]] = {
+    "drqv2_bc": (DrQV2, {"bc_weight": 2.5}, "ddp_find_unused_parameters_true"),
+    "drqv2": (DrQV2, {"bc_weight": None}, "ddp"),
+    "bc": (BC, {}, "ddp_find_unused_parameters_true"),
+}
+
+
+def split(cls: type[Agent]) -> type[Agent]:
+    """The agent, on this rank's share of every batch and of every draw."""
+
+    class Split(cls):
+        def update(self, batch: Transition, draws: Any = None) -> dict[str, torch.Tensor]:
+            torch.manual_seed(self.num_updates)
+            draws = self.draw(batch)
+            rank, ranks = self.global_rank, self.trainer.world_size
+            share = Transition(*(tensor.chunk(ranks)[rank] for tensor in batch))
+            return super().update(share, draws.chunk(ranks, dim=-2)[rank])
+
+    return Split
+
+
+def main(devices: int, folder: Path) -> None:
+    warnings.simplefilter("ignore")
+    for name, (cls, settings, strategy) in CASES.items():
+        agent = make(split(cls), **settings)
+        run = trainer(12, devices=devices, strategy=strategy if devices > 1 else "auto", precision="64-true")
+        run.fit(agent, loader(agent, updates_per_step=3))
+        assert run.global_step == agent.num_updates == 12
+        torch.save(agent.state_dict(), folder / f"{name}.{devices}.{run.global_rank}.pt")
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,36 @@
+"""Two processes train as one does on the whole batch."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.agents.ddp_run import CASES, main
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("ddp")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.agents.ddp_run", "2", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    main(1, folder)
+    return folder
+
+
+@pytest.mark.parametrize("case", list(CASES))
+def test_ranks_agree_with_each_other_and_with_one_process(folder: Path, case: str) -> None:
+    single, first, second = (
+        torch.load(folder / f"{case}.{name}.pt", weights_only=True) for name in ("1.0", "2.0", "2.1")
+    )
+    for key, value in single.items():
+        assert torch.equal(first[key], second[key]), key
+        torch.testing.assert_close(first[key], value, rtol=0, atol=1e-5)
