@@ -1,3 +1,46 @@
 """Synthetic Experience Replay from pixels (Lu et al., NeurIPS 2023, arXiv 2303.06614), in PyTorch Lightning."""
 
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
 __version__ = "0.1.0"
+
+#: Public names and where they live; imported on first use, so that `import lightning_synther` costs nothing.
+_EXPORTS = {
+    "Agent": "agents",
+    "BC": "agents",
+    "DrQV2": "agents",
+    "SAC": "agents.sac_module",
+    "LatentDiffusion": "diffusion.module",
+    "LatentEncoder": "networks.encoders",
+    "OnlineData": "online.interaction",
+    "PixelData": "data.datamodules",
+    "PixelReplay": "data.replay",
+    "ReplayData": "data.datamodules",
+    "RowData": "data.datamodules",
+    "SynthERData": "stages.data",
+    "Transition": "transition",
+    "TransitionSpec": "transition",
+    "TransitionStore": "data.store",
+    "collect": "online.collect",
+    "download": "data.download",
+    "encode_dataset": "synthesis.encode",
+    "fidelity": "synthesis.fidelity",
+    "load_checkpoint": "stages.checkpoints",
+    "load_vd4rl": "data.vd4rl",
+    "rollout": "evaluation.rollout",
+}
+
+__all__ = ["__version__", *sorted(_EXPORTS)]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_EXPORTS[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -7,6 +7,7 @@ the agent depends on (`encoder`, `diffusion`, `synthesis`).
 from __future__ import annotations
 
 import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
 from lightning_synther.stages.agent import AgentStage, evaluate
 from lightning_synther.stages.chain import Artefacts, Chain, ModuleConfig
-from lightning_synther.stages.checkpoints import load_checkpoint
+from lightning_synther.stages.checkpoints import import_class, load_checkpoint
 from lightning_synther.stages.config import (
     ComparisonConfig,
     DatasetConfig,
@@ -202,15 +203,27 @@ class SyntherCLI(LightningCLI):
 
 
 def _module_config(config: Namespace) -> ModuleConfig:
-    from jsonargparse import import_object
+    return ModuleConfig(import_class(config.class_path), config.get("init_args", Namespace()).as_dict())
 
-    return ModuleConfig(import_object(config.class_path), config.get("init_args", Namespace()).as_dict())
+
+def quieten_lightning() -> None:
+    """Leave out what Lightning says once per Trainer: a chain has many, and none of it is news."""
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for message in (
+        r"Checkpoint directory .* exists and is not empty",
+        r"Found \d+ module\(s\) in eval mode",
+        r"The '\w+_dataloader' does not have many workers",
+        r"Starting from v1.9.0, `tensorboardX` has been removed",
+    ):
+        warnings.filterwarnings("ignore", message=message)
 
 
 def main(args: list[str] | None = None) -> None:
     """Parse ``args`` (default: the command line) and run the subcommand."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("lightning_synther").setLevel(logging.INFO)
+    quieten_lightning()
     SyntherCLI(
         args=args,
         seed_everything_default=0,

@@ -24,7 +24,7 @@ from lightning_synther.networks.encoders import LatentEncoder
 from lightning_synther.stages.config import DatasetConfig, LatentsConfig, StageTraining, SynthesisConfig
 from lightning_synther.stages.dataset import PixelDataset, open_dataset, provide_dataset
 from lightning_synther.stages.record import Stage
-from lightning_synther.stages.synthesis import sample_store
+from lightning_synther.stages.synthesis import judge, sample_store
 from lightning_synther.stages.training import (
     TrainerFactory,
     ensure,
@@ -92,7 +92,7 @@ class Chain:
         encoder = self.train_encoder()
         latents = self.encode(encoder)
         diffusion = self.train_diffusion(latents)
-        synthetic = self.synthesise(diffusion)
+        synthetic = self.synthesise(diffusion, latents)
         return Artefacts(
             encoder_checkpoint=encoder.final_checkpoint,
             real=latents.directory / "train",
@@ -213,7 +213,7 @@ class Chain:
         ensure(stage, build)
         return stage
 
-    def synthesise(self, diffusion: Stage) -> Stage:
+    def synthesise(self, diffusion: Stage, latents: Stage) -> Stage:
         """Stage 3: the synthetic store, and how faithful it is."""
         config = self.synthesis
         inputs = {
@@ -235,7 +235,16 @@ class Chain:
                 seed=self.seed,
                 fingerprint=stage.fingerprint,
             )
-            return {"transitions": config.num_transitions}
+            if not is_rank_zero():
+                return {}
+            heldout = latents.directory / "heldout"
+            scores = judge(
+                self.factory,
+                latents.directory / "train",
+                stage.directory / "store",
+                heldout if heldout.exists() else None,
+            )
+            return {"transitions": config.num_transitions, "fidelity": scores}
 
         ensure(stage, build)
         return stage

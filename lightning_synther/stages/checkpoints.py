@@ -5,11 +5,18 @@ from __future__ import annotations
 import importlib
 import pickle
 from pathlib import Path
+from typing import Any
 
 import lightning.pytorch as pl
 import torch
 
 from lightning_synther.errors import DataError
+
+
+def import_class(class_path: str) -> Any:
+    """The object at a dotted path."""
+    module_name, _, class_name = class_path.rpartition(".")
+    return getattr(importlib.import_module(module_name), class_name)
 
 
 def load_checkpoint(path: str | Path) -> pl.LightningModule:
@@ -26,10 +33,8 @@ def load_checkpoint(path: str | Path) -> pl.LightningModule:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(f"checkpoint {path} cannot be read ({reason}): it is damaged or foreign") from error
     class_path = content.get("class_path", "") if isinstance(content, dict) else ""
-    module_name, _, class_name = class_path.rpartition(".")
-    if not module_name:
+    if not class_path:
         raise DataError(f"checkpoint {path} does not name its class: it was not written by lightning_synther")
-    cls = getattr(importlib.import_module(module_name), class_name)
-    module = cls.load_from_checkpoint(path, map_location="cpu")
+    module = import_class(class_path).load_from_checkpoint(path, map_location="cpu")
     assert isinstance(module, pl.LightningModule)
     return module.eval()

@@ -64,8 +64,11 @@ def describe(summary: Mapping[str, Any], run_dir: Path) -> str:
         data = summary["data"]
         lines.append(f"data: {data['directory']} ({data['source']})")
     if summary["fidelity"]:
-        figures = ", ".join(f"{key} {value:.3f}" for key, value in sorted(summary["fidelity"].items()))
-        lines.append(f"synthetic against held-out real data: {figures}")
+        scores = summary["fidelity"]
+        lines.append(f"synthetic against {scores['compared_with']} data (in brackets: real against real):")
+        for name in ("ks_mean", "correlation_error", "sliced_wasserstein", "dynamics_error"):
+            floor = scores.get(f"{name}_floor")
+            lines.append(f"  {name} {scores[name]:.3f}" + (f" ({floor:.3f})" if floor is not None else ""))
     seconds = summary["seconds"]
     lines.append("seconds: " + ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()))
     lines.append(f"look at it: tensorboard --logdir {run_dir / TENSORBOARD}")

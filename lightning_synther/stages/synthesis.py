@@ -1,13 +1,16 @@
-"""Stage 3 as a call: sample a store from a diffusion model, sharded over the ranks of a Trainer."""
+"""Stage 3 as calls: sample a store from a diffusion model, sharded over ranks, and judge it."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.stages.config import SynthesisConfig
 from lightning_synther.stages.training import TrainerFactory, interruptible
+from lightning_synther.synthesis.fidelity import fidelity
+from lightning_synther.synthesis.figures import fidelity_figure
 from lightning_synther.synthesis.sample import StoreWriterCallback, SynthesisData
 
 
@@ -34,3 +37,21 @@ def sample_store(
         with interruptible(trainer):
             trainer.predict(model, datamodule=data, return_predictions=False)
     return TransitionStore.open(path, expected=model.spec)
+
+
+def judge(factory: TrainerFactory, real: Path, synthetic: Path, heldout: Path | None) -> dict[str, Any]:
+    """Fidelity of a synthetic store, as scores and in TensorBoard.
+
+    Compared with held-out episodes; without any, with the training data, which flatters a model that memorises:
+    ``compared_with`` says which.
+    """
+    store, other = TransitionStore.open(real), TransitionStore.open(heldout or real)
+    made = TransitionStore.open(synthetic, expected=store.spec)
+    scores = fidelity(store.rows, made.rows, other.rows, store.spec).scores
+    if heldout is None:
+        scores = {name: value for name, value in scores.items() if not name.endswith("_floor")}
+    logger = factory.logger("synthesis")
+    logger.log_metrics({f"fidelity/{name}": value for name, value in scores.items()}, step=0)
+    logger.experiment.add_figure("fidelity/real_and_synthetic", fidelity_figure(other.rows, made.rows, store.spec), 0)
+    logger.finalize("success")
+    return {"compared_with": "heldout" if heldout else "training", **scores}

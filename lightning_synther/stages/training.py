@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import torch
 import torch.distributed
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -157,8 +158,21 @@ def fit(
     """Train from the last checkpoint, if there is one, to the end, and write ``final.ckpt``."""
     with interruptible(trainer):
         trainer.fit(module, datamodule=data, ckpt_path=stage.last_checkpoint)
-    trainer.save_checkpoint(stage.final_checkpoint, weights_only=True)
+    save_final(trainer, stage.final_checkpoint)
     return module
+
+
+def save_final(trainer: pl.Trainer, path: Path) -> None:
+    """Write the trained module without what only a resumed training needs."""
+    partial = path.with_name(path.name + ".partial")
+    trainer.save_checkpoint(partial)
+    if trainer.is_global_zero:
+        checkpoint = torch.load(partial, map_location="cpu", weights_only=True)
+        for key in ("optimizer_states", "lr_schedulers", "loops", "callbacks"):
+            checkpoint.pop(key, None)
+        torch.save(checkpoint, partial)
+        partial.replace(path)
+    trainer.strategy.barrier()
 
 
 class interruptible:  # noqa: N801 - reads as a word in a with statement
