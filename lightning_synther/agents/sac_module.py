@@ -43,6 +43,7 @@ class SAC(Agent):
     """
 
     has_critic = True
+    actor: GaussianActor
 
     def __init__(
         self,
@@ -63,7 +64,7 @@ class SAC(Agent):
         self.tau, self.actor_every = tau, actor_every
         self.target_entropy = -float(action_dim) if target_entropy is None else target_entropy
         trunk = self.perception.actor_trunk()
-        policy = MLP(int(trunk.feature_dim), 2 * action_dim, hidden_dim, self.hparams["num_layers"])  # type: ignore[arg-type]
+        policy = MLP(int(trunk.feature_dim), 2 * action_dim, hidden_dim, self.hparams["num_layers"])
         self.actor = GaussianActor(trunk, policy)
         self.critic = self.make_critic(num_critics)
         self.critic_target = self.make_critic(num_critics)

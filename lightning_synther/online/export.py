@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,7 @@ def complete_card(card: dict[str, Any], policy: BehaviourPolicy, env: EnvConfig)
         "task": env.task,
         "action_repeat": env.action_repeat,
         **card,
+        "date": date.today().isoformat(),
         "return_mean": round(float(np.mean(sampled)), 2),
         "return_mean_deterministic": round(float(np.mean(deterministic)), 2),
         "episode_seeds": list(CARD_SEEDS),

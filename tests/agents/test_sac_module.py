@@ -1,6 +1,7 @@
 """The SAC module: one update by hand, its counters and gradients, resuming, and learning for real."""
 
 import copy
+import itertools
 import math
 
 import lightning.pytorch as pl
@@ -81,7 +82,7 @@ def test_actor_learns_on_every_second_update_only():
         metrics = model.update(batch(i))
         assert ("actor_loss" in metrics) == (i % 2 == 1)
         actors.append(copy.deepcopy(model.actor.state_dict()))
-    moved = [any(not torch.equal(a[k], b[k]) for k in a) for a, b in zip(actors, actors[1:], strict=False)]
+    moved = [any(not torch.equal(a[k], b[k]) for k in a) for a, b in itertools.pairwise(actors)]
     assert moved == [False, True, False, True]
 
 
