@@ -1,0 +1,1 @@
+"""Synthetic experience: encode a dataset, sample a store, judge how faithful it is."""

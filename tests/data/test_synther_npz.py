@@ -1,3 +1,4 @@
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -163,3 +164,21 @@ def test_exports_are_whole_or_not_there(tmp_path, monkeypatch):
 def test_a_store_of_an_import_opens_with_its_spec(tmp_path):
     store = import_npz(save(tmp_path / "a.npz"), tmp_path / "store", discount=0.9)
     assert TransitionStore.open(tmp_path / "store", expected=store.spec).spec.discount == 0.9
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(synther_npz, "PIECE", 2048)
+    spec = TransitionSpec(observation_dim=100, action_dim=6, discount=0.99)
+    num = 2048 * 20  # 34 MB
+    with StoreWriter(
+        tmp_path / "store", spec, num, seed=0, producer="", fingerprint="", chunk_size=2048
+    ) as writer:
+        for index in writer.pending_chunks:
+            writer.write(index, np.full((2048, spec.dim), index, np.float32))
+        store = writer.commit()
+    tracemalloc.start()
+    again = import_npz(export_npz(store, tmp_path / "a.npz"), tmp_path / "again")
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 12e6
+    assert (again.path / "rows.npy").read_bytes() == (store.path / "rows.npy").read_bytes()

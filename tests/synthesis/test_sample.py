@@ -15,41 +15,7 @@ from lightning_synther.data.store import TransitionStore, partial_path
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError, DataError
 from lightning_synther.seeding import derive_seed
-from lightning_synther.synthesis.sample import Chunk, StoreWriterCallback, SynthesisData
-from lightning_synther.transition import TransitionSpec
-
-SPEC = TransitionSpec(observation_dim=3, action_dim=2, discount=0.97)
-
-
-class Gaussian(pl.LightningModule):
-    """The rows of a chunk are normal numbers drawn from its seed."""
-
-    def __init__(self, spec=SPEC, bad_chunk=None, stop_at=None):
-        super().__init__()
-        self.spec, self.bad_chunk, self.stop_at = spec, bad_chunk, stop_at
-        self.scale = torch.nn.Parameter(torch.ones(()))
-        self.chunks = []
-
-    def predict_step(self, chunk):
-        assert isinstance(chunk, Chunk)
-        if chunk.index == self.stop_at:
-            raise RuntimeError("the power went out")
-        self.chunks.append(chunk.index)
-        generator = torch.Generator().manual_seed(chunk.seed)
-        rows = torch.randn(chunk.num_rows, self.spec.dim, generator=generator) * self.scale
-        if chunk.index == self.bad_chunk:
-            rows[:2] = torch.nan
-        return rows
-
-
-def predict(model, path, num_transitions=25, **kwargs):
-    data = SynthesisData(path, num_transitions, **{"chunk_size": 10, "seed": 5, **kwargs})
-    trainer = pl.Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[StoreWriterCallback(data)]
-    )
-    trainer.predict(model, datamodule=data)
-    assert trainer.predict_loop.predictions == [[]] or trainer.predict_loop.predictions == []
-    return TransitionStore.open(path, expected=SPEC)
+from tests.synthesis.gaussian import SPEC, Gaussian, predict
 
 
 def test_every_chunk_comes_from_its_own_seed(tmp_path):
@@ -109,7 +75,10 @@ def test_rows_that_are_not_finite_stop_the_run(tmp_path):
 
 
 def run_python(code, *args, **kwargs):
-    code = "import sys; from tests.synthesis.test_sample import *\n" + textwrap.dedent(code)
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom tests.synthesis.gaussian import *\n"
+        + textwrap.dedent(code)
+    )
     return subprocess.Popen([sys.executable, "-c", code, *map(str, args)], stdout=subprocess.PIPE, **kwargs)
 
 
@@ -124,7 +93,7 @@ def test_a_killed_process_is_continued_to_the_same_bytes(tmp_path):
     Slow.__name__ = "Gaussian"
     predict(Slow(), Path(sys.argv[1]))
     """
-    with run_python("from pathlib import Path\n" + textwrap.dedent(code), tmp_path / "store") as process:
+    with run_python(code, tmp_path / "store") as process:
         assert process.stdout.readline() == b"two chunks are written\n"
         process.send_signal(signal.SIGKILL)
     model = Gaussian()
@@ -145,7 +114,7 @@ trainer.predict(model, datamodule=data, return_predictions=False)
 def test_two_ranks_write_one_store_of_the_same_bytes(tmp_path):
     script = tmp_path / "main.py"
     script.write_text(
-        "import sys\nfrom tests.synthesis.test_sample import *\nif __name__ == '__main__':\n"
+        "import sys\nfrom tests.synthesis.gaussian import *\nif __name__ == '__main__':\n"
         + textwrap.indent(TWO_RANKS, "    ")
     )
     subprocess.run([sys.executable, str(script), str(tmp_path / "store")], check=True, env=python_path())
@@ -186,7 +155,7 @@ def peak_growth(folder, num_transitions):
 
 
 def test_memory_does_not_grow_with_the_store(tmp_path):
-    assert peak_growth(tmp_path, 300_000) < 60  # the rows are 248 MB
+    assert peak_growth(tmp_path, 150_000) < 50  # the rows are 124 MB
 
 
 @pytest.mark.slow
