@@ -49,10 +49,9 @@ class FrameCache:
 
     def find(self, sources: Sequence[Source], max_episodes: int | None, task: str = "") -> Episodes | None:
         """The entry, if any, whose files hold ``max_episodes`` episodes (None: that is made of all files)."""
-        for entry in (entry for place in self.places for entry in self._entries(place)):
-            num_used = self._num_used(entry, sources)
-            whole = num_used == len(sources)
-            if num_used and (whole or max_episodes is not None):
+        for entry, used in (pair for place in self.places for pair in self._entries(place)):
+            whole = len(used) == len(sources)
+            if used == list(sources[: len(used)]) and (whole or max_episodes is not None):
                 episodes = self._open(entry, task)
                 if episodes and (whole or episodes.num_episodes >= (max_episodes or 0)):
                     return episodes
@@ -69,14 +68,20 @@ class FrameCache:
         Returns False, after a warning, where no place can be written or the disk is full: the cache is a
         convenience, and the caller goes on in memory. Nothing half-written is left behind.
         """
+        reasons = []
         for place in self.places:
             try:
                 with _locked(place):
                     self._store(place, sources, columns, write_frames)
+                log.info("inflated frames are kept in %s", place)
                 return True
             except OSError as error:
-                log.warning("no cache of inflated frames in %s (%s)", place, error)
-        log.warning("reading the frames into memory; the next start will have to inflate them again")
+                reasons.append(f"{place}: {error}")
+        log.warning(
+            "the frames are read into memory, and will be inflated again next time, because no cache of them "
+            "can be written (%s)",
+            "; ".join(reasons),
+        )
         return False
 
     def _store(
@@ -94,11 +99,9 @@ class FrameCache:
                 return  # another process made it while this one waited for the lock
             shutil.rmtree(place / name)
         outdated = self._entries(place)
-        partial = place / f"{name}.partial"
-        for leftover in place.glob(
-            "*.partial"
-        ):  # of a killed run: the lock says that nobody is writing it now
+        for leftover in place.glob("*.partial"):  # of a killed run: who holds the lock is alone here
             shutil.rmtree(leftover)
+        partial = place / f"{name}.partial"
         partial.mkdir()
         try:
             for key in _COLUMNS:
@@ -110,24 +113,21 @@ class FrameCache:
         except BaseException:
             shutil.rmtree(partial, ignore_errors=True)
             raise
-        for entry in outdated:
+        for entry, _ in outdated:
             shutil.rmtree(entry, ignore_errors=True)
 
-    def _entries(self, place: Path) -> list[Path]:
-        """Folders of this image size and margin; those of a format that is not ours are left alone."""
+    def _entries(self, place: Path) -> list[tuple[Path, list[Source]]]:
+        """Finished entries of this image size and margin, and the files each was made of."""
         entries = []
+        wanted = (_FORMAT, self.image_size, self.pad)
         for file in sorted(place.glob("*/entry.json")):
-            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            # Not JSON, not ours, or just being removed by another process: no entry.
+            with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
                 about = json.loads(file.read_text())
-                if (about["image_size"], about["pad"]) == (self.image_size, self.pad):
-                    entries.append(file.parent)
-        return [entry for entry in entries if entry.suffix != ".partial"]
-
-    def _num_used(self, entry: Path, sources: Sequence[Source]) -> int:
-        """How many of ``sources`` the entry was made of; 0 where one has changed since."""
-        about = json.loads((entry / "entry.json").read_text())
-        used = [tuple(source) for source in about["sources"]]
-        return len(used) if about["format"] == _FORMAT and used == list(sources[: len(used)]) else 0
+                found = (about["format"], about["image_size"], about["pad"])
+                if found == wanted and file.parent.suffix != ".partial":
+                    entries.append((file.parent, [tuple(source) for source in about["sources"]]))
+        return entries
 
     def _open(self, entry: Path, task: str = "") -> Episodes | None:
         """Map an entry, copy-on-write since PyTorch wants writable memory; None where it is damaged."""

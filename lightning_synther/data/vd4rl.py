@@ -7,7 +7,6 @@ episode. The names of the files are irregular (``0.hdf5``, ``3_cheetah_run_exper
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -26,11 +25,9 @@ from lightning_synther.data.hdf5 import read_hdf5
 from lightning_synther.data.npz import read_npz
 from lightning_synther.data.recording import FrameBlock, Recording
 from lightning_synther.data.writers import Hdf5Writer, NpzWriter
-from lightning_synther.errors import DataError
+from lightning_synther.errors import ConfigError, DataError
 
 __all__ = ["Hdf5Writer", "NpzWriter", "dataset_dir", "load_vd4rl"]
-
-log = logging.getLogger(__name__)
 
 PAD = 4  # margin of DrQ-v2's random shift (Yarats et al. 2021), with which frames are stored
 _READERS = {".hdf5": read_hdf5, ".npz": read_npz}
@@ -66,28 +63,43 @@ def load_vd4rl(
 
     Raises:
         DataError: the folder is missing or empty, or a file is damaged, foreign, or of another image size.
+        ConfigError: ``max_episodes`` is less than one.
     """
+    if max_episodes is not None and max_episodes < 1:
+        raise ConfigError(f"max_episodes is {max_episodes}: give 1 or more, or None for all")
     files = list_files(Path(directory))
     store = FrameCache(Path(directory), image_size, PAD)
-    if cache and (episodes := store.find(describe(files), max_episodes, task)):
-        return episodes if max_episodes is None else episodes.first(max_episodes)
+    episodes = store.find(describe(files), max_episodes, task) if cache else None
+    if episodes is None:
+        episodes = _read(files, store if cache else None, task, image_size, max_episodes, num_threads)
+    return episodes if max_episodes is None else episodes.first(max_episodes)
+
+
+def _read(
+    files: list[Path],
+    store: FrameCache | None,
+    task: str,
+    image_size: int,
+    max_episodes: int | None,
+    num_threads: int | None,
+) -> Episodes:
+    """Inflate ``files`` into the cache and map it; into memory where there is no cache."""
     recordings = _read_recordings(files, image_size, max_episodes)
     columns = _join(recordings)
     blocks = [block for recording in recordings for block in recording.blocks]
     read = partial(_read_blocks, blocks, image_size, num_threads or min(4, os.cpu_count() or 1))
-    episodes = None
-    if cache and store.store(describe(files[: len(recordings)]), columns, read):
+    if store and store.store(describe(files[: len(recordings)]), columns, read):
         episodes = store.find(describe(files), max_episodes, task)
-    if episodes is None:
-        side = image_size + 2 * PAD
-        padded = np.empty((len(columns["reward"]), 3, side, side), np.uint8)
+        if episodes:
+            return episodes
+    side = image_size + 2 * PAD
+    padded = np.empty((len(columns["reward"]), 3, side, side), np.uint8)
 
-        def keep(start: int, frames: NDArray[np.uint8]) -> None:
-            padded[start : start + len(frames)] = frames
+    def keep(start: int, frames: NDArray[np.uint8]) -> None:
+        padded[start : start + len(frames)] = frames
 
-        read(keep)
-        episodes = Episodes.from_padded(padded, PAD, task=task, **columns)
-    return episodes if max_episodes is None else episodes.first(max_episodes)
+    read(keep)
+    return Episodes.from_padded(padded, PAD, task=task, **columns)
 
 
 def list_files(directory: Path) -> list[Path]:

@@ -48,7 +48,7 @@ def reference(episodes, frame_stack, n_step, gamma, pad, shifts):
     return [torch.from_numpy(np.stack(column)) for column in zip(*out, strict=True)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     lengths=st.lists(st.integers(2, 7), min_size=1, max_size=4),
     frame_stack=st.integers(1, 4),

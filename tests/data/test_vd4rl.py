@@ -15,7 +15,7 @@ import pytest
 
 from lightning_synther.data import frame_cache
 from lightning_synther.data.vd4rl import Hdf5Writer, NpzWriter, dataset_dir, list_files, load_vd4rl
-from lightning_synther.errors import DataError
+from lightning_synther.errors import ConfigError, DataError
 
 ACTION_DIM = 3
 COLUMNS = ("action", "reward", "discount", "lengths")
@@ -252,6 +252,27 @@ def test_a_number_of_episodes_touches_no_more_files_than_it_needs(folder, monkey
     assert load_vd4rl(folder, max_episodes=9).lengths.tolist() == [5, 6, 7]
 
 
+@pytest.mark.parametrize("number", [0, -1])
+def test_fewer_than_one_episode_is_refused(folder, number):
+    write_files(folder, (5,))
+    with pytest.raises(ConfigError, match=r"max_episodes is .*: give 1 or more, or None for all"):
+        load_vd4rl(folder, max_episodes=number)
+
+
+def test_processes_that_start_together_share_the_work(folder):
+    write_files(folder, (50, 60))
+    code = (
+        "import sys; from lightning_synther.data.vd4rl import load_vd4rl; "
+        "print(load_vd4rl(sys.argv[1]).frames.sum())"
+    )
+    running = [
+        subprocess.Popen([sys.executable, "-c", code, str(folder)], stdout=subprocess.PIPE) for _ in range(3)
+    ]
+    printed = {process.communicate()[0] for process in running}
+    assert printed == {b"%d\n" % load_vd4rl(folder, cache=False).frames.sum()}
+    assert len(entries(folder)) == 1
+
+
 def test_a_damaged_cache_is_made_again(folder, caplog):
     write_files(folder, (5,))
     first = np.array(load_vd4rl(folder).frames)
@@ -273,7 +294,7 @@ def test_a_full_disk_leaves_nothing_and_the_frames_are_in_memory(folder, caplog,
     assert loaded.lengths.tolist() == [5, 600]
     assert not isinstance(loaded.padded, np.memmap)
     assert "No space left on device" in caplog.text
-    assert "into memory" in caplog.text
+    assert "the frames are read into memory" in caplog.text
     left = [path.name for place in (folder / ".cache", user_cache) for path in place.rglob("*.npy")]
     assert left == []
 

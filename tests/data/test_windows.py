@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lightning_synther.data.windows import n_step_returns, stack_rows, valid_rows
@@ -41,6 +41,7 @@ def test_returns_by_hand():
     assert discounts.tolist() == [0.25 * 0.5, 0.0]
 
 
+@settings(deadline=None)
 @given(episode_lengths, st.integers(1, 14))
 def test_windows_stay_in_their_episode_and_none_is_missing(lengths, n_step):
     rows = valid_rows(lengths, n_step)
@@ -52,6 +53,7 @@ def test_windows_stay_in_their_episode_and_none_is_missing(lengths, n_step):
         assert (owner[rows - 1] == owner[rows + n_step - 1]).all()
 
 
+@settings(deadline=None)
 @given(episode_lengths, st.integers(1, 5))
 def test_stacks_stay_in_their_episode(lengths, frame_stack):
     rows = np.arange(sum(lengths))
@@ -64,6 +66,7 @@ def test_stacks_stay_in_their_episode(lengths, frame_stack):
     assert ((step == 0) | (step == 1)).all()
 
 
+@settings(deadline=None)
 @given(episode_lengths, st.integers(1, 14), st.data())
 def test_a_subset_has_the_rows_of_its_episodes_alone(lengths, n_step, data):
     chosen = data.draw(st.lists(st.integers(0, len(lengths) - 1), unique=True))
