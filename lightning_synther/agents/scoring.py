@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+import numpy as np
 import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -88,7 +90,9 @@ class ScoredAgent(LightningModule):
         table = "\n".join(["| seed | return | length |", "| --- | --- | --- |", *lines])
         for logger in self._tensorboards():
             writer = logger.experiment
-            writer.add_histogram("eval/returns", [r.episode_return for r in results], self.num_updates)
+            writer.add_histogram(
+                "eval/returns", np.array([r.episode_return for r in results]), self.num_updates
+            )
             writer.add_text("eval/episodes", table, self.num_updates)
             for filmed in self._episodes:
                 if filmed.frames is not None:
