@@ -1,4 +1,4 @@
-"""A trained agent becomes a policy file that acts like the agent, beside a card that says what it returned."""
+"""A trained agent becomes a policy file that acts like it, beside a card that says what it returned."""
 
 import json
 from datetime import date
