@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from lightning_synther.diffusion.ema import average, ema_decay
+from lightning_synther.diffusion.likelihood import log_likelihood
 from lightning_synther.diffusion.loss import edm_loss
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.diffusion.noise import edm_schedule, training_sigma
@@ -18,7 +19,7 @@ from lightning_synther.diffusion.normalizer import MinMaxNormalizer, Normalizer,
 from lightning_synther.diffusion.optimization import lr_factor
 from lightning_synther.diffusion.preconditioning import Preconditioned, coefficients, loss_weight
 from lightning_synther.diffusion.samplers import Churn, DiffusionSampler
-from lightning_synther.diffusion.sampling import sample_block
+from lightning_synther.diffusion.sampling import clamped, sample_block
 from lightning_synther.diffusion.statistics import ColumnStatistics
 from lightning_synther.networks.denoiser import ResidualMLP
 from lightning_synther.transition import TransitionSpec
@@ -342,3 +343,22 @@ def test_lr_schedule(golden, schedule):
     factor = lr_factor(schedule, num_steps)
     lrs = [file.hp["train_lr"] * factor(t) for t in range(num_steps + 1)]
     np.testing.assert_allclose(lrs, file[f"out.lr_{schedule}"], rtol=1e-9, atol=1e-18)
+
+
+@pytest.mark.parametrize("case", ["standard", "minmax_clamp", "standard_raw"])
+def test_log_likelihood(golden, case):
+    file = golden(f"b5_loglik_{case}")
+    hp = file.hp
+    denoise = Preconditioned(network(file, hp["net"]), hp["sigma_data"])
+    x = file.tensor("in.x")
+    for tag, tolerance in hp["tolerances"].items():
+        ours = log_likelihood(
+            clamped(denoise) if hp["clamp"] else denoise,
+            fitted_normalizer(file, hp)(x) if hp.get("normalize", True) else x,
+            file.tensor("rand.v"),
+            sigma_min=hp["sigma_min"],
+            sigma_max=hp["sigma_max"],
+            tolerance=tolerance,
+        )
+        atol = 5e-2 if hp["clamp"] else 2e-2
+        torch.testing.assert_close(ours, file.tensor(f"out.{tag}.log_likelihood"), rtol=0, atol=atol)
