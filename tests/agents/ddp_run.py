@@ -4,17 +4,22 @@ FOLDER``.
 
 from __future__ import annotations
 
+import json
 import sys
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch.utils.data import DataLoader
 
 from lightning_synther.agents import BC, Agent, DrQV2
+from lightning_synther.envs.control import EnvConfig
+from lightning_synther.evaluation.episodes import EpisodeSeeds
 from lightning_synther.transition import Transition
 from tests.agents.tiny import loader, make, trainer
 
+ENV = EnvConfig("cartpole_balance", observation="states", time_limit=0.1).to_dict()
 CASES: dict[str, tuple[type[Agent], dict[str, Any], str]] = {
     "drqv2_bc": (DrQV2, {"bc_weight": 2.5}, "ddp_find_unused_parameters_true"),
     "drqv2": (DrQV2, {"bc_weight": None}, "ddp"),
@@ -44,6 +49,19 @@ def main(devices: int, folder: Path) -> None:
         run.fit(agent, loader(agent, updates_per_step=3))
         assert run.global_step == agent.num_updates == 12
         torch.save(agent.state_dict(), folder / f"{name}.{devices}.{run.global_rank}.pt")
+
+    evaluate(devices, folder)
+
+
+def evaluate(devices: int, folder: Path) -> None:
+    """Three episodes: with two ranks one of them runs one that the other has, too."""
+    agent = make(
+        BC, observation="states", observation_dim=5, action_dim=1, env=ENV, image_size=None, feature_dim=None
+    )
+    agent.eval_workers = 0
+    run = trainer(1, devices=devices, strategy="ddp" if devices > 1 else "auto")
+    run.validate(agent, DataLoader(EpisodeSeeds([5, 6, 7]), batch_size=1), verbose=False)
+    (folder / f"scores.{devices}.{run.global_rank}.json").write_text(json.dumps(agent.eval_results))
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -34,3 +35,12 @@ def test_ranks_agree_with_each_other_and_with_one_process(folder: Path, case: st
     for key, value in single.items():
         assert torch.equal(first[key], second[key]), key
         torch.testing.assert_close(first[key], value, rtol=0, atol=1e-5)
+
+
+def test_episodes_are_split_over_ranks_and_counted_once(folder: Path) -> None:
+    single, first, second = (
+        json.loads((folder / f"scores.{name}.json").read_text()) for name in ("1.0", "2.0", "2.1")
+    )
+    assert first == second
+    assert first["episodes"] == 3
+    assert first["returns"] == pytest.approx(single["returns"])
