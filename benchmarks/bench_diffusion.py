@@ -2,9 +2,9 @@
 
 The yardstick is the published computation written plainly in float32: AdamW, clip and a separate moving
 average, parameter by parameter, and 128 stochastic Heun steps. Both arms run the same network, which the
-golden vectors prove equal to the published one. Arms are interleaved, and medians of process CPU time reported, so
-that other processes disturb little. No global torch flag is set: bfloat16 comes from autocast (training) and
-from weights cast once (sampling).
+golden vectors prove equal to the published one. Arms are interleaved, and medians of process CPU time
+reported, so that other processes disturb little. No global torch flag is set: bfloat16 comes from autocast
+(training) and from weights cast once (sampling).
 
     python benchmarks/bench_diffusion.py --widths 1024 2048 --repeats 5
 """
