@@ -48,6 +48,7 @@ def machine(*packages: str) -> dict[str, Any]:
     return {
         "cpu": model,
         "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 1),
         "python": platform.python_version(),
         "versions": {package: version(package) for package in packages},
     }
