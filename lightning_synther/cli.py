@@ -16,6 +16,7 @@ from jsonargparse import Namespace
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, instantiate_class
 
 from lightning_synther.agents.agent import Agent
+from lightning_synther.allocator import keep_freed_memory
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
 from lightning_synther.stages.agent import AgentStage, evaluate
@@ -224,6 +225,7 @@ def main(args: list[str] | None = None) -> None:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("lightning_synther").setLevel(logging.INFO)
     quieten_lightning()
+    keep_freed_memory()
     SyntherCLI(
         args=args,
         seed_everything_default=0,
