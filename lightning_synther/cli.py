@@ -213,6 +213,9 @@ def quieten_lightning() -> None:
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     for message in (
         r"Checkpoint directory .* exists and is not empty",
+        r"(?s)Using ModelCheckpoint with manual optimization",  # the state after the update is the one wanted
+        r"`isinstance\(treespec, LeafSpec\)` is deprecated",
+        r"Total length of .* across ranks is zero",
         r"Found \d+ module\(s\) in eval mode",
         r"The '\w+_dataloader' does not have many workers",
         r"Starting from v1.9.0, `tensorboardX` has been removed",
