@@ -47,6 +47,11 @@ def export_policy(agent: SAC, path: Path, card: dict[str, Any]) -> dict[str, Any
     return card
 
 
+def export_checkpoint(checkpoint: str | Path, path: str | Path, card: dict[str, Any]) -> dict[str, Any]:
+    """`export_policy` of the agent in a checkpoint of `SAC`."""
+    return export_policy(SAC.load_from_checkpoint(checkpoint, map_location="cpu"), Path(path), card)
+
+
 def complete_card(card: dict[str, Any], policy: BehaviourPolicy, env: EnvConfig) -> dict[str, Any]:
     """``card`` with task, action repeat, returns and versions."""
     sampled = [play(policy, env, seed) for seed in CARD_SEEDS]

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from typing import Any, Protocol, cast
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
-from lightning_synther.data.datamodules import EpisodesMixin, UpdateData
+from lightning_synther.data.updates import EpisodesMixin, UpdateData, Updates
 from lightning_synther.envs.control import EnvConfig
 from lightning_synther.errors import ConfigError
 from lightning_synther.online.environments import Environments, Floats
@@ -47,7 +46,7 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
         updates_per_step: updates in one pass of Lightning's loop.
         seed: seed of episodes, exploration and batches.
         eval_episodes: validation and test episodes.
-        eval_seed: seed of the first of them; the others follow.
+        eval_seed: what their seeds derive from.
     """
 
     def __init__(
@@ -62,7 +61,7 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
         updates_per_step: int = 8,
         seed: int = 0,
         eval_episodes: int = 10,
-        eval_seed: int = 10_000,
+        eval_seed: int = 0,
     ) -> None:
         super().__init__(batch_size, updates_per_step, seed)
         self.env = EnvConfig.from_dict(env) if isinstance(env, dict) else env
@@ -99,7 +98,7 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
         """Lists of batches, as many as ``trainer.max_steps`` takes."""
         # Lightning's warning about lengths and worker processes: there are none here.
         warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined")
-        return DataLoader(_Interaction(self), batch_size=None)
+        return DataLoader(_Interaction(self, self._trainer.max_steps), batch_size=None)
 
     def batches(self, updates: range) -> list[Transition]:
         """Take the agent steps that belong to these updates, then sample their batches."""
@@ -114,7 +113,14 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
         return self.environments.state_dict()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on where `state_dict` was taken."""
+        """Go on where `state_dict` was taken; `ConfigError` with several processes."""
+        if self._trainer.state.fn != "fit":  # evaluating a checkpoint needs none of it
+            return
+        if self._trainer.world_size > 1:
+            raise ConfigError(
+                "an online run on several processes cannot be resumed, because its checkpoint holds the "
+                "replay memory of the first process only: start anew in another run directory"
+            )
         self.environments.load_state_dict(state_dict)
 
     @property
@@ -136,20 +142,16 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
                 logger.log_metrics(metrics, step=self._trainer.global_step)
 
 
-class _Interaction(IterableDataset[list[Transition]]):
+class _Interaction(Updates[Transition]):
     """Interaction and batches until ``trainer.max_steps``.
 
     It has a length, because Lightning fetches a batch ahead from a dataset without one, and the actions would
     then come from the policy before the latest updates.
     """
 
-    def __init__(self, data: OnlineData) -> None:
-        self.data = data
+    def __init__(self, data: OnlineData, max_steps: int) -> None:
+        super().__init__(data.batches, data._first_update, data.updates_per_step)
+        self.max_steps = max_steps
 
     def __len__(self) -> int:
-        return self.data._trainer.max_steps // self.data.updates_per_step
-
-    def __iter__(self) -> Iterator[list[Transition]]:
-        while True:
-            update = self.data._trainer.global_step
-            yield self.data.batches(range(update, update + self.data.updates_per_step))
+        return self.max_steps // self.updates_per_step

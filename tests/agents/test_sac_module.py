@@ -183,10 +183,11 @@ def test_a_checkpoint_alone_rebuilds_the_agent(tmp_path):
     assert loaded.env == model.env
 
 
-def test_evaluates_itself():
-    trainer, model, data = train(4)
+def test_evaluates_itself_from_a_checkpoint(tmp_path):
+    keep = ModelCheckpoint(tmp_path, filename="agent", every_n_train_steps=4)
+    trainer, model, data = train(4, callbacks=[keep])
     trainer.limit_val_batches = 1.0
-    trainer.validate(model, data, verbose=False)
+    trainer.validate(model, data, ckpt_path=str(tmp_path / "agent.ckpt"), verbose=False)
     assert model.eval_results["episodes"] == 2
     assert 0 < model.eval_results["return_mean"] <= 20
 
