@@ -4,5 +4,6 @@ updates.
 
 from lightning_synther.agents.agent import Agent
 from lightning_synther.agents.modules import BC, DrQV2
+from lightning_synther.agents.sac_module import SAC
 
-__all__ = ["BC", "Agent", "DrQV2"]
+__all__ = ["BC", "SAC", "Agent", "DrQV2"]
