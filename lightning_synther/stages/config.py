@@ -73,7 +73,8 @@ class StageTraining:
         updates_per_step: updates in one pass of Lightning's loop (its overhead is paid once for all of them).
         checkpoint_every: updates between two saves of ``last.ckpt``, which an interrupted stage goes on from.
         validate_every: updates between two validations (0: none before the end).
-        precision: Lightning's precision for this stage, as in ``bf16-mixed``.
+        precision: Lightning's precision for this stage, as in ``bf16-mixed``; ``auto`` is that where the hardware
+            multiplies bf16, and float32 elsewhere.
     """
 
     max_steps: int = 100_000
@@ -111,7 +112,7 @@ class SynthesisConfig:
     Args:
         num_transitions: size of the synthetic store.
         chunk_size: transitions written (and, after an interruption, resumed) at once.
-        precision: Lightning's precision while sampling.
+        precision: Lightning's precision while sampling, or ``auto`` as for training.
     """
 
     num_transitions: int = 5_000_000

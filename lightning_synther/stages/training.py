@@ -25,6 +25,7 @@ from lightning_synther.stages.callbacks import (
     last_checkpoint,
 )
 from lightning_synther.stages.config import StageTraining
+from lightning_synther.stages.precision import resolve_precision
 from lightning_synther.stages.record import Stage
 
 log = logging.getLogger(__name__)
@@ -97,6 +98,10 @@ class TrainerFactory:
     seed: int
     shared: Mapping[str, Any]
 
+    @property
+    def _accelerator(self) -> str:
+        return str(self.shared.get("accelerator", "auto"))
+
     def logger(self, stage: str) -> TensorBoardLogger:
         """TensorBoard logger of one stage."""
         return TensorBoardLogger(save_dir=self.run_dir, name=TENSORBOARD, version=stage)
@@ -121,7 +126,7 @@ class TrainerFactory:
             )
         kwargs = dict(self.shared)
         if training.precision is not None:
-            kwargs["precision"] = training.precision
+            kwargs["precision"] = resolve_precision(training.precision, self._accelerator)
         validates = training.validate_every > 0
         interval = max(1, training.validate_every // training.updates_per_step)
         return pl.Trainer(
@@ -142,7 +147,7 @@ class TrainerFactory:
         """Trainer for validation, test and prediction."""
         shared = dict(self.shared)
         if precision is not None:
-            shared["precision"] = precision
+            shared["precision"] = resolve_precision(precision, self._accelerator)
         return pl.Trainer(
             default_root_dir=self.run_dir,
             logger=self.logger(stage),
