@@ -10,9 +10,7 @@ from torch import Tensor
 
 
 def critic_loss(q: Tensor, target: Tensor) -> Tensor:
-    """Equation 2 of DrQ-v2: squared error of (E, B, 1) to (B, 1), averaged over the batch, summed over
-    critics.
-    """
+    """Equation 2 of DrQ-v2: squared error (E, B, 1), averaged over the batch, summed over critics."""
     return (q - target).square().mean((1, 2)).sum()
 
 

@@ -60,9 +60,10 @@ def sampling_metrics(distribution: TruncatedNormal, action: Tensor) -> dict[str,
 
 
 class BC(NoisyAgent):
-    """Behaviour cloning (V-D4RL, Lu et al. 2023): regression of noisy actions on the data's.
+    """Behaviour cloning, as regression of noisy actions on the data's.
 
-    Metrics: ``actor_bc_loss`` (`bc_loss`), ``actor_logprob``, ``actor_ent``, ``batch_reward``.
+    From V-D4RL (Lu et al. 2023). It logs ``actor_bc_loss`` (`bc_loss`), and the batch means
+    ``actor_logprob``, ``actor_ent`` and ``batch_reward``.
 
     Args:
         base: arguments of `NoisyAgent` and `Agent`.
@@ -92,19 +93,18 @@ class BC(NoisyAgent):
 
 
 class DrQV2(NoisyAgent):
-    """DrQ-v2 (Yarats et al. 2021), and with ``bc_weight`` its offline form DrQ-v2+BC (V-D4RL, Lu et al.
-    2023).
+    """DrQ-v2, and with ``bc_weight`` its offline form DrQ-v2+BC, with TD3+BC's regularisation.
 
-    Metrics: ``critic_loss``; ``critic_q1``, ``critic_q2``, ...: batch means of the critics before their step;
-    ``critic_target_q``: mean target; ``actor_loss``: negative mean of min_e Q, without weight or BC term;
-    ``actor_bc_loss`` (`bc_loss`); ``actor_logprob``, ``actor_ent``, ``batch_reward``.
+    From Yarats et al. 2021 and from V-D4RL (Lu et al. 2023). It logs ``critic_loss``, the batch means
+    ``critic_q1``, ``critic_q2``, ... of the critics before their step and ``critic_target_q`` of the target,
+    ``actor_loss`` (negative mean of min_e Q, without weight or BC term), ``actor_bc_loss`` (`bc_loss`), and
+    the batch means ``actor_logprob``, ``actor_ent`` and ``batch_reward``.
 
     Args:
         tau: share of the way to the critic that its target moves in an update.
         num_critics: critics in the ensemble.
-        bc_weight: alpha of TD3+BC; the value term is weighted by alpha / mean |Q|. None: DrQ-v2 as
-        published for
-            online training, with the value term alone.
+        bc_weight: alpha of TD3+BC; the value term is weighted by alpha / mean |Q|. None: DrQ-v2 as published
+            for online training, with the value term alone.
         use_bc: with bc_weight, add the BC term; False gives V-D4RL's offline DrQ-v2 without it.
         base: arguments of `NoisyAgent` and `Agent`.
     """
@@ -137,9 +137,7 @@ class DrQV2(NoisyAgent):
         return torch.randn(2, *batch.action.shape, dtype=batch.action.dtype, device=batch.action.device)
 
     def step(self, batch: Transition, draws: Tensor) -> dict[str, Tensor]:
-        """Critic and encoder, then the actor on the features from before that step, then the target
-        critic.
-        """
+        """Critic and encoder, then the actor on the features from before that step, then the target."""
         noise_next, noise_actor = draws
         features = self.encoder(batch.observation)
         metrics = self._step_critic(features, batch, noise_next)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy as np
 import torch.distributed as dist
 from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -62,7 +61,8 @@ class ScoredAgent(LightningModule):
         self.eval_results = {**scores, "episode_length": length}
         names = ("return_mean", "return_stderr", "normalized_score", "episode_length")
         figures = {f"eval/{name}": float(self.eval_results[name]) for name in names}
-        self.log_dict(figures, logger=False)  # for callbacks; to loggers below, with the update as step
+        # For callbacks; loggers get them below, with the update as their step.
+        self.log_dict(figures, logger=False, sync_dist=True)
         if not self.trainer.sanity_checking and self.trainer.is_global_zero:
             for logger in self.loggers:
                 logger.log_metrics(figures, step=self.num_updates)

@@ -10,7 +10,23 @@ from typing import Any
 from lightning.pytorch import LightningModule
 
 from lightning_synther.errors import ConfigError
-from lightning_synther.networks.encoders import LatentEncoder
+from lightning_synther.networks.encoders import LatentEncoder, read_checkpoint
+
+
+def read_stage1(given: dict[str, Any]) -> dict[str, Any]:
+    """Checkpoint that an agent's arguments ``given`` name, if they do; its encoder's sizes go into ``given``.
+
+    Raises `DataError` for a file without an encoder, `ConfigError` for heads from nowhere.
+    """
+    checkpoint: dict[str, Any] = {}
+    if given["encoder_checkpoint"] is not None and given["observation"] == "latents":
+        checkpoint = read_checkpoint(given["encoder_checkpoint"])
+        given["encoder_config"] = LatentEncoder.config_of(
+            checkpoint["hyper_parameters"], checkpoint["state_dict"]
+        )
+    if given["heads"] == "pretrained" and given["encoder_config"] is None:
+        raise ConfigError("heads is 'pretrained', but there is no encoder_checkpoint to take them from")
+    return checkpoint
 
 
 def load_stage1(agent: LightningModule, checkpoint: Mapping[str, Any]) -> None:

@@ -23,8 +23,6 @@ def soft_update(target: nn.Module, online: nn.Module, tau: float) -> None:
 
 
 def make_target(target: nn.Module, online: nn.Module) -> nn.Module:
-    """Make ``target``, of the same architecture, a copy of ``online`` that no optimizer trains; returns
-    it.
-    """
+    """Make ``target`` a copy of ``online``, of the same kind, that no optimizer trains; returns it."""
     target.load_state_dict(online.state_dict())
     return target.requires_grad_(False)

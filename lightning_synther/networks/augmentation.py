@@ -17,14 +17,30 @@ def random_shift(images: Tensor, shifts: Tensor, pad: int) -> Tensor:
     """Crop each image out of its edge-replicated copy: ``padded[n, :, i + y, j + x]`` for a shift (x, y).
 
     ``images`` is (N, C, H, W) of any type, ``shifts`` (N, 2) integers in 0 .. 2 * pad, where (pad, pad) is
-    the identity; all channels of an image move together. Clamped indices stand for the padding, which is
-    never built. The published code resamples bilinearly on a float32 grid that meets pixel centres only up
-    to rounding; the two differ by less than 0.004 grey levels of 255.
+    the identity; all channels of an image move together. The published code resamples bilinearly on a
+    float32 grid that meets pixel centres only up to rounding; the two differ by less than 0.004 grey levels
+    of 255.
     """
     num, channels, height, width = images.shape
-    x, y = shifts.to(images.device).unbind(-1)
-    rows = (torch.arange(height, device=images.device) + (y[:, None] - pad)).clamp_(0, height - 1)
-    columns = (torch.arange(width, device=images.device) + (x[:, None] - pad)).clamp_(0, width - 1)
-    image = torch.arange(num, device=images.device)[:, None, None, None]
-    channel = torch.arange(channels, device=images.device)[:, None, None]
-    return images[image, channel, rows[:, None, :, None], columns[:, None, None, :]]
+    padded = replicate_pad(images, pad)
+    padded_height, padded_width = padded.shape[2:]
+    x, y = shifts.to(images.device)[:, :, None, None].unbind(1)
+    first_row = torch.arange(num * channels, device=images.device).view(num, channels, 1) * padded_height
+    row = first_row + y + torch.arange(height, device=images.device)
+    start = row * padded_width + x
+    # Whole rows are copied, out of a view of the padded images in which a row starts at every pixel.
+    every_row = padded.view(-1).as_strided((padded.numel() - width + 1, width), (1, 1))
+    return every_row.index_select(0, start.flatten()).view(images.shape)
+
+
+def replicate_pad(images: Tensor, pad: int) -> Tensor:
+    """Repeat the edges of (N, C, H, W) ``pad`` times on each side."""
+    num, channels, height, width = images.shape
+    padded = images.new_empty(num, channels, height + 2 * pad, width + 2 * pad)
+    middle = padded[:, :, pad : pad + height]
+    middle[..., pad : pad + width] = images
+    middle[..., :pad] = images[..., :1]
+    middle[..., pad + width :] = images[..., -1:]
+    padded[:, :, :pad] = middle[:, :, :1]
+    padded[:, :, pad + height :] = middle[:, :, -1:]
+    return padded

@@ -20,8 +20,7 @@ class TruncatedNormal(NamedTuple):
     std: float | Tensor
 
     def sample(self, noise: Tensor, clip: float | None = None) -> Tensor:
-        """Action (B, A) for a standard normal ``noise``; ``clip`` bounds the scaled noise (TD3's target
-        smoothing).
+        """Action (B, A) for a standard normal ``noise``; ``clip`` bounds the scaled noise, as in TD3.
 
         The clamp to (-1, 1) is straight-through: the gradient with respect to the mean is 1 everywhere.
         """

@@ -55,7 +55,10 @@ class DrQEncoder(nn.Module):
         assert isinstance(first, nn.Conv2d)
         assert first.bias is not None
         bias = first.bias - 0.5 * first.weight.sum((1, 2, 3))
-        x = frames.to(first.weight.dtype, memory_format=torch.channels_last)
+        kind = frames.device.type
+        autocast = torch.is_autocast_enabled(kind)
+        dtype = torch.get_autocast_dtype(kind) if autocast else first.weight.dtype
+        x = frames.to(dtype, memory_format=torch.channels_last)
         x = F.conv2d(x, first.weight / 255, bias, first.stride)
         for layer in list(self.convnet)[1:]:
             x = layer(x)
@@ -66,11 +69,11 @@ class LatentEncoder(nn.Module):
     """Frozen convolutions and trunks of a pixel agent: frames in, latents out.
 
     z = [actor trunk(s), critic trunk(s)] and z' = [actor trunk(s'), *target* critic trunk(s')], because
-    those are what an update reads; behaviour cloning has no critic, and its latents are the actor trunk
-    alone.
+    those are what an update reads. Behaviour cloning has no critic: its latents are the actor trunk alone.
 
     Args:
-        image_size, frame_stack: frames are (B, 3 * frame_stack, image_size, image_size) uint8.
+        image_size: pixels a side; frames are (B, 3 * frame_stack, image_size, image_size) uint8.
+        frame_stack: frames in an observation.
         feature_dim: width of a trunk.
         critic: whether the agent had a critic.
     """
@@ -142,9 +145,7 @@ class LatentEncoder(nn.Module):
 
     @staticmethod
     def config_of(hparams: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:
-        """Sizes of the encoder of an agent, by its hyperparameters and state; `DataError` where it has
-        none.
-        """
+        """Sizes of an agent's encoder, by its hyperparameters and state; `DataError` if it has none."""
         if hparams.get("observation") == "latents":
             return dict(hparams["encoder_config"])
         if hparams.get("observation") != "pixels":
@@ -174,9 +175,7 @@ class LatentEncoder(nn.Module):
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """Content of a Lightning checkpoint, weights-only, on the CPU; `DataError` where it is missing or
-    damaged.
-    """
+    """Content of a Lightning checkpoint, weights-only, on the CPU; `DataError` if it is none."""
     if not Path(path).is_file():
         raise DataError(f"checkpoint {path} does not exist: train stage 1 first, or give another path")
     try:

@@ -10,9 +10,7 @@ from torch import Tensor, nn
 
 
 class EnsembleLinear(nn.Module):
-    """E linear layers of one shape; ``weight`` is (E, out, in) and ``bias`` (E, out), E `nn.Linear`s
-    stacked.
-    """
+    """E linear layers of one shape, stacked: ``weight`` is (E, out, in), ``bias`` (E, out)."""
 
     def __init__(self, num_members: int, in_features: int, out_features: int) -> None:
         super().__init__()

@@ -19,8 +19,7 @@ LinearFactory = Callable[[int, int], nn.Linear | EnsembleLinear]
 
 
 class MLP(nn.Sequential):
-    """``num_layers`` hidden layers of ``hidden_dim`` with ReLU (after LayerNorm, if asked), then a linear
-    layer.
+    """``num_layers`` hidden layers of ``hidden_dim`` with ReLU, after LayerNorm if asked; a linear layer.
 
     ``linear`` makes one linear layer; with `EnsembleLinear` the perceptron is an ensemble. Without
     LayerNorm the layers are numbered 0, 2, 4, ... as in the published networks. Under bf16 autocast the
@@ -94,9 +93,7 @@ def ensemble_of(num_members: int) -> LinearFactory:
 
 
 def critic_to_reference(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """State of a `Critic` in the layout of the published checkpoints: networks Q1, Q2, ... instead of an
-    ensemble.
-    """
+    """State of a `Critic` in the layout of the published checkpoints: Q1, Q2, ... for the ensemble."""
     members = unstack_members({k.removeprefix("q."): v for k, v in state.items() if k.startswith("q.")})
     reference = {k: v for k, v in state.items() if not k.startswith("q.")}
     for i, member in enumerate(members, start=1):
@@ -116,9 +113,7 @@ def critic_from_reference(reference: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def orthogonal_init(module: nn.Module) -> None:
-    """DrQ-v2's initialisation, for `nn.Module.apply`: orthogonal weights (gain sqrt 2 for convolutions), no
-    bias.
-    """
+    """DrQ-v2's initialisation, for `nn.Module.apply`: orthogonal weights, zero biases."""
     if isinstance(module, nn.Conv2d):
         contiguous = torch.empty(module.weight.shape)  # orthogonal_ cannot write channels-last memory
         module.weight.data.copy_(nn.init.orthogonal_(contiguous, nn.init.calculate_gain("relu")))

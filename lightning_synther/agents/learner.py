@@ -1,0 +1,121 @@
+"""How every agent trains: updates under a Trainer or by hand, logging, and guards against divergence."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+
+from lightning_synther.agents.optimization import (
+    average_gradients,
+    average_over_ranks,
+    backward,
+    check_precision,
+)
+from lightning_synther.agents.scoring import ScoredAgent
+from lightning_synther.errors import SyntherError
+from lightning_synther.transition import Transition
+
+
+class Learner(ScoredAgent):
+    """Gradient updates on transitions, each counted once in Lightning's ``global_step``.
+
+    A subclass implements `make_optimizers`, `draw` and `step`, and may `check` batches.
+
+    Args:
+        log_every_n_updates: updates between two records of the training metrics.
+    """
+
+    def __init__(self, log_every_n_updates: int) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.log_every_n_updates = log_every_n_updates
+        self.num_updates = 0
+        self._optimizers_by_name: dict[str, Optimizer] = {}
+
+    def make_optimizers(self) -> dict[str, Optimizer]:
+        """Optimizers by name; the first one steps exactly once an update, which is what Lightning counts."""
+        raise NotImplementedError
+
+    def draw(self, batch: Transition) -> Any:
+        """The random numbers of one update."""
+        raise NotImplementedError
+
+    def step(self, batch: Transition, draws: Any) -> dict[str, Tensor]:
+        """One gradient update; returns detached metrics and waits for nothing."""
+        raise NotImplementedError
+
+    def check(self, batch: Transition) -> None:
+        """Raise `DataError` where a batch does not fit."""
+
+    def minimise(self, loss: Tensor, name: str) -> None:
+        """One step of the optimizer ``name`` on ``loss``, with gradients averaged over ranks."""
+        if not self._optimizers_by_name:  # used by hand, outside a Trainer
+            self.configure_optimizers()
+        optimizer = self._optimizers_by_name[name]
+        optimizer.zero_grad()
+        backward(self, loss)
+        average_gradients(optimizer)
+        if self._trainer is not None and name == next(iter(self._optimizers_by_name)):
+            all_optimizers = self.optimizers()
+            counted = all_optimizers[0] if isinstance(all_optimizers, list) else all_optimizers
+            counted.step()  # Lightning's wrapper counts it in trainer.global_step
+        else:
+            optimizer.step()
+
+    def update(self, batch: Transition, draws: Any = None) -> dict[str, Tensor]:
+        """One gradient update on a batch, also outside a Trainer; ``draws`` replaces the random numbers."""
+        metrics = self.step(batch, self.draw(batch) if draws is None else draws)
+        self.num_updates += 1
+        return metrics
+
+    def training_step(self, batches: list[Transition], batch_idx: int) -> None:
+        """One update for each of ``batches``."""
+        for batch in batches:
+            self.check(batch)
+            metrics = self.update(batch)
+            if self.num_updates % self.log_every_n_updates == 0:
+                self._record(metrics)
+
+    def _record(self, metrics: dict[str, Tensor]) -> None:
+        """Log the metrics, averaged over ranks; the only place where training waits for the device."""
+        values = average_over_ranks(torch.stack([value.float() for value in metrics.values()])).tolist()
+        figures = {f"train/{name}": value for name, value in zip(metrics, values, strict=True)}
+        for name, value in figures.items():
+            if not math.isfinite(value):
+                raise SyntherError(
+                    f"{name} is {value} at update {self.num_updates}: training has diverged; go on from "
+                    "the last checkpoint with a lower lr, or look for extreme values in the data"
+                )
+        self.log_dict(figures, logger=False, batch_size=1)
+        for logger in self.loggers:
+            logger.log_metrics(figures, step=self.num_updates)
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """The optimizers, all of them kept in checkpoints."""
+        self._optimizers_by_name = self.make_optimizers()
+        return list(self._optimizers_by_name.values())
+
+    def setup(self, stage: str) -> None:
+        """Refuse precisions in which the updates would go wrong."""
+        check_precision(self.trainer.precision)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the last good checkpoint rather than replace it by one that holds NaN."""
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad and not parameter.isfinite().all():
+                raise SyntherError(
+                    f"{name} is not finite at update {self.num_updates}, so no checkpoint is written: "
+                    "training has diverged; go on from the last checkpoint with a lower lr"
+                )
+
+    def get_extra_state(self) -> Tensor:
+        """The number of updates, which drives schedules, is part of the state."""
+        return torch.tensor(self.num_updates)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        """Inverse of `get_extra_state`."""
+        self.num_updates = int(state)
