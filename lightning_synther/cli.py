@@ -1,7 +1,7 @@
-"""``fit``, ``validate``, ``test`` and ``predict``: a LightningCLI whose ``fit`` runs the stages that are missing.
+"""``fit``, ``validate``, ``test``, ``predict``: a LightningCLI whose ``fit`` runs missing stages.
 
-A config holds what every LightningCLI config does (`model`, `data`, `trainer`: the final agent) and the stages that
-the agent depends on (`encoder`, `diffusion`, `synthesis`).
+A config holds what every LightningCLI config does (`model`, `data`, `trainer`: the final agent) and the
+stages that the agent depends on (`encoder`, `diffusion`, `synthesis`).
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-from jsonargparse import Namespace
-from lightning.pytorch.cli import LightningArgumentParser, LightningCLI, instantiate_class
+from jsonargparse import ArgumentError, Namespace
+from lightning.pytorch.cli import ArgsType, LightningArgumentParser, LightningCLI
 
 from lightning_synther.agents.agent import Agent
 from lightning_synther.allocator import keep_freed_memory
+from lightning_synther.data.synther_npz import export_npz
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
-from lightning_synther.stages.agent import AgentStage, evaluate
+from lightning_synther.stages.agent import AgentStage, check_env, evaluate
 from lightning_synther.stages.chain import Artefacts, Chain, ModuleConfig
 from lightning_synther.stages.checkpoints import import_class, load_checkpoint
 from lightning_synther.stages.config import (
@@ -31,30 +32,84 @@ from lightning_synther.stages.config import (
     SynthesisConfig,
 )
 from lightning_synther.stages.data import EvaluationData, SynthERData
-from lightning_synther.stages.summary import write_summary
+from lightning_synther.stages.parse_errors import explain, parser_keys
+from lightning_synther.stages.ranks import all_ranks, is_rank_zero
+from lightning_synther.stages.record import write_json
+from lightning_synther.stages.summary import describe_scores, write_summary
+from lightning_synther.stages.synthesis import sample_store
 from lightning_synther.stages.training import TrainerFactory
 
 log = logging.getLogger(__name__)
 
+DEFAULT_RUN_DIR = "runs/default"
 #: Constructor arguments that the data decide, so that no config gives them.
-SIZES_OF_AGENT = {"observation", "action_dim", "observation_dim", "env", "encoder_checkpoint", "encoder_config"}
+SIZES_OF_AGENT = {
+    "observation",
+    "action_dim",
+    "observation_dim",
+    "env",
+    "encoder_checkpoint",
+    "encoder_config",
+}
 #: Trainer settings that hold for every stage.
-SHARED_TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "precision", "enable_progress_bar")
+SHARED_TRAINER = ("accelerator", "devices", "num_nodes", "strategy", "precision")
 
 
 class SyntherCLI(LightningCLI):
-    """LightningCLI with stages."""
+    """LightningCLI with stages.
+
+    Attributes:
+        restartable: whether repeating this process's command line gives the same arguments.
+    """
+
+    restartable: bool = True
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
+        """Parse; a mistake becomes one sentence that names the key."""
+        self.restartable = args is None
+        with warnings.catch_warnings():  # of arguments beside those of the process, which a caller means
+            warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
+            try:
+                super().parse_arguments(parser, args)
+            except ArgumentError as error:
+                raise ConfigError(
+                    explain(str(error), parser_keys(self._subcommand_parsers["fit"]))
+                ) from error
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """As Lightning's, but `model` and `data` may be absent: a checkpoint says what it holds."""
         parser.add_lightning_class_args(self.trainer_class, "trainer")
         parser.set_defaults({f"trainer.{key}": value for key, value in self.trainer_defaults.items()})
-        parser.add_lightning_class_args(pl.LightningModule, "model", subclass_mode=True, required=False)
+        parser.add_subclass_arguments(
+            pl.LightningModule, "model", skip={"spec"}, instantiate=False, required=False
+        )
         parser.add_lightning_class_args(pl.LightningDataModule, "data", subclass_mode=True, required=False)
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """The subcommands, and the arguments of Lightning's methods that they do without."""
+        return {
+            "fit": {
+                "model",
+                "train_dataloaders",
+                "val_dataloaders",
+                "datamodule",
+                "ckpt_path",
+                "weights_only",
+            },
+            "validate": {"model", "dataloaders", "datamodule", "verbose", "weights_only"},
+            "test": {"model", "dataloaders", "datamodule", "verbose", "weights_only"},
+            "predict": {"model", "dataloaders", "datamodule", "return_predictions", "weights_only"},
+        }
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """Add the stages and the run directory."""
-        parser.add_argument("--run_dir", type=str, default="runs/default", help="everything a run writes")
+        parser.add_argument(
+            "--run_dir",
+            type=str | None,
+            default=None,
+            help=f"everything a run writes (default: {DEFAULT_RUN_DIR})",
+        )
         parser.add_argument(
             "--checkpoint_every", type=int, default=5_000, help="agent updates between two last.ckpt"
         )
@@ -68,6 +123,22 @@ class SyntherCLI(LightningCLI):
         parser.add_class_arguments(SynthesisConfig, "synthesis", instantiate=False)
         parser.add_class_arguments(ComparisonConfig, "comparison", instantiate=False)
         parser.add_class_arguments(EvaluationConfig, "evaluation", instantiate=False)
+
+    def _prepare_subcommand_parser(
+        self, klass: type, subcommand: str, **kwargs: Any
+    ) -> LightningArgumentParser:
+        parser = super()._prepare_subcommand_parser(klass, subcommand, **kwargs)
+        if subcommand == "predict":
+            parser.add_argument(
+                "--output", type=str | None, default=None, help="store to write (default: <run_dir>/predict)"
+            )
+            parser.add_argument(
+                "--npz",
+                type=str | None,
+                default=None,
+                help="file to export the store to, in SynthER's layout",
+            )
+        return parser
 
     def _parse_ckpt_path(self) -> None:
         """Checkpoints are self-describing (`load_checkpoint`), so nothing of them goes into the config."""
@@ -83,9 +154,11 @@ class SyntherCLI(LightningCLI):
         """Nothing yet: the subcommands build what they need, when its sizes are known."""
 
     def _run_subcommand(self, subcommand: str) -> None:
-        getattr(self, f"run_{subcommand}")()
+        trainer = pl.Trainer(logger=False, enable_checkpointing=False, **self.factory.settings())
+        with all_ranks(trainer, restartable=self.restartable):
+            getattr(self, f"run_{subcommand}")()
 
-    # ------------------------------------------------------------------------------------------------ subcommands
+    # ------------------------------------------------------------------------------ subcommands
 
     def run_fit(self) -> None:
         """Run the missing stages, then train and evaluate the agent, then write the summary."""
@@ -94,12 +167,17 @@ class SyntherCLI(LightningCLI):
             raise ConfigError(
                 "fit needs a config with `model` and `data`: start from --config configs/vd4rl_cheetah.yaml"
             )
-        self._save_config()
-        artefacts = self._chain().run() if self._needs_chain() else None
-        results: dict[str, Any] = {"agent": self._fit_agent("agent", artefacts)}
+        chain = self._chain() if self._starts_from_pixels() else None
+        self._agent_stage(None).check()
+        if chain is not None:
+            chain.check()
+        if is_rank_zero():
+            self._save_config()
+        artefacts = chain.run() if chain is not None else None
+        results = {"agent": self._agent_stage(artefacts).run()}
         if artefacts is not None and cfg.comparison.real_only:
-            results["real_only"] = self._fit_agent("agent_real_only", artefacts, mixing="real")
-        write_summary(Path(cfg.run_dir), self.seed, results)
+            results["real_only"] = self._agent_stage(artefacts, "agent_real_only", mixing="real").run()
+        write_summary(self.run_dir, self.seed, results)
 
     def run_validate(self) -> None:
         """Evaluate a checkpoint on the validation episodes."""
@@ -111,23 +189,21 @@ class SyntherCLI(LightningCLI):
 
     def run_predict(self) -> None:
         """Sample synthetic transitions from a diffusion checkpoint."""
-        from lightning_synther.stages.synthesis import sample_store
-
         cfg = self.settings
         model = load_checkpoint(self._checkpoint("diffusion"))
         if not isinstance(model, LatentDiffusion):
             raise ConfigError(
-                f"predict samples from a diffusion model, but the checkpoint holds {type(model).__name__}: "
-                "give --ckpt_path=<run>/diffusion/final.ckpt"
+                f"predict samples from a diffusion model, but {self._checkpoint('diffusion')} holds "
+                f"{type(model).__name__}: give --ckpt_path=<run>/diffusion/final.ckpt"
             )
         config = SynthesisConfig(**cfg.synthesis.as_dict())
-        output = Path(cfg.get("output") or Path(cfg.run_dir) / "predict")
-        store = sample_store(
-            self.factory, model, output, config, seed=self.seed, fingerprint=f"predict-{self.seed}"
-        )
-        log.info("%d synthetic transitions in %s", len(store), output)
+        output = Path(cfg.output or self.run_dir / "predict")
+        store = sample_store(self.factory, model, output, config, seed=self.seed)
+        log.info("%d synthetic transitions of %d numbers in %s", len(store), store.spec.dim, output)
+        if cfg.npz is not None and is_rank_zero():
+            log.info("exported to %s", export_npz(store, cfg.npz))
 
-    # ---------------------------------------------------------------------------------------------------- parts
+    # ------------------------------------------------------------------------------------ parts
 
     @property
     def seed(self) -> int:
@@ -135,25 +211,41 @@ class SyntherCLI(LightningCLI):
         return int(self.settings.seed_everything)
 
     @property
+    def run_dir(self) -> Path:
+        """The run directory; that of a checkpoint which is given alone."""
+        checkpoint = self.settings.get("ckpt_path")
+        if self.settings.run_dir is None and checkpoint is not None:
+            folder = Path(checkpoint).absolute().parent
+            return folder.parent if (folder / "stage.json").exists() else folder
+        return Path(self.settings.run_dir or DEFAULT_RUN_DIR)
+
+    @property
     def factory(self) -> TrainerFactory:
         """Trainers of this run."""
-        trainer = self.settings.trainer
+        trainer = self.settings.trainer.as_dict()
         shared = {key: trainer[key] for key in SHARED_TRAINER if trainer.get(key) is not None}
-        for key in ("accelerator", "strategy"):
-            if isinstance(shared.get(key), Namespace):
-                shared[key] = instantiate_class((), shared[key].as_dict())
-        return TrainerFactory(Path(self.settings.run_dir), self.seed, shared)
+        return TrainerFactory(self.run_dir, self.seed, shared, trainer["enable_progress_bar"] is not False)
 
-    def _needs_chain(self) -> bool:
-        """The chain runs where the agent's data name a dataset and no store."""
-        return self.settings.data.class_path.endswith("SynthERData") and not self.settings.data.init_args.real
+    def _starts_from_pixels(self) -> bool:
+        """The stages run where the agent's data name a dataset and no store."""
+        data = self.settings.data
+        return issubclass(import_class(data.class_path), SynthERData) and data.init_args.real is None
 
     def _chain(self) -> Chain:
         cfg = self.settings
         if cfg.encoder.model is None:
             raise ConfigError(
-                "data is SynthERData without a `real` store, so stage 1 has to train an encoder, but encoder.model "
-                "is not given: name an agent class, as configs/vd4rl_cheetah.yaml does"
+                "data is SynthERData without a `real` store, so stage 1 has to train an encoder, but "
+                "encoder.model is not given: name an agent class, as configs/vd4rl_cheetah.yaml does"
+            )
+        if cfg.data.init_args.dataset is None:
+            raise ConfigError(
+                "data is SynthERData with neither a `dataset` nor a `real` store: give one of them"
+            )
+        if cfg.model.init_args.get("encoder_checkpoint") is not None:
+            raise ConfigError(
+                "model.encoder_checkpoint is given, but the stages train an encoder themselves: remove it, "
+                "or give the store that it made as data.real"
             )
         return Chain(
             factory=self.factory,
@@ -166,40 +258,48 @@ class SyntherCLI(LightningCLI):
             synthesis=SynthesisConfig(**cfg.synthesis.as_dict()),
         )
 
-    def _fit_agent(self, name: str, artefacts: Artefacts | None, **data: Any) -> dict[str, Any]:
+    def _agent_stage(self, artefacts: Artefacts | None, name: str | None = None, **data: Any) -> AgentStage:
         cfg = self.settings
+        model = _module_config(cfg.model)
         return AgentStage(
             factory=self.factory,
-            name=name,
-            model=_module_config(cfg.model),
+            name=name or ("diffusion" if issubclass(model.cls, LatentDiffusion) else "agent"),
+            model=model,
             data=_module_config(cfg.data),
             data_overrides=data,
             trainer=cfg.trainer.as_dict(),
             checkpoint_every=cfg.checkpoint_every,
             evaluation=EvaluationConfig(**cfg.evaluation.as_dict()),
             artefacts=artefacts,
-        ).run()
+        )
 
     def _evaluate(self, verb: str) -> None:
         cfg = self.settings
-        config = EvaluationConfig(**cfg.evaluation.as_dict())
-        agent = load_checkpoint(self._checkpoint("agent"))
+        path = self._checkpoint("agent")
+        agent = load_checkpoint(path)
         if not isinstance(agent, Agent):
             raise ConfigError(
-                f"{verb} runs a policy, but the checkpoint holds {type(agent).__name__}: give an agent's"
+                f"{verb} runs a policy, but {path} holds {type(agent).__name__}: "
+                "give an agent's, as in --ckpt_path=<run>/agent/final.ckpt"
             )
-        results = evaluate(self.factory, verb, agent, EvaluationData(config))
-        log.info("%s", results)
+        dataset = cfg.data.init_args.get("dataset") if cfg.data is not None else None
+        if dataset is not None:
+            check_env(DatasetConfig(**dataset.as_dict()).env(), agent.env, path)
+        results = evaluate(
+            self.factory, verb, agent, EvaluationData(EvaluationConfig(**cfg.evaluation.as_dict()))
+        )
+        if is_rank_zero():
+            write_json(self.run_dir / f"{verb}.json", {"checkpoint": str(path), **results})
+        log.info("%s: %s", path, describe_scores(results))
 
     def _checkpoint(self, stage: str) -> Path:
         given = self.settings.get("ckpt_path")
-        return Path(given) if given else Path(self.settings.run_dir) / stage / "final.ckpt"
+        return Path(given) if given else self.run_dir / stage / "final.ckpt"
 
     def _save_config(self) -> None:
-        run_dir = Path(self.settings.run_dir)
-        run_dir.mkdir(parents=True, exist_ok=True)
+        self.run_dir.mkdir(parents=True, exist_ok=True)
         self._parser("fit").save(
-            self.settings, run_dir / "config.yaml", skip_none=False, overwrite=True, multifile=False
+            self.settings, self.run_dir / "config.yaml", skip_none=False, overwrite=True, multifile=False
         )
 
 
@@ -226,7 +326,7 @@ def quieten_lightning() -> None:
 def main(args: list[str] | None = None) -> None:
     """Parse ``args`` (default: the command line) and run the subcommand."""
     logging.basicConfig(format="%(message)s")
-    logging.getLogger("lightning_synther").setLevel(logging.INFO)
+    logging.getLogger("lightning_synther").setLevel(logging.INFO if is_rank_zero() else logging.ERROR)
     quieten_lightning()
     keep_freed_memory()
     SyntherCLI(

@@ -1,27 +1,51 @@
-"""Stage 4: train an agent on its stores, then score it in the environment."""
+"""Stage 4: train an agent on its stores, then score it in the environment.
+
+The same stage trains whatever a config's `model`, `data` and `trainer` describe without the stages before it:
+an online agent, an agent on stores that are given by hand, or a diffusion model alone.
+"""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, cast
 
 import lightning.pytorch as pl
 from lightning.pytorch import seed_everything
 
 from lightning_synther.agents.agent import Agent
+from lightning_synther.data.store import StoreMetadata, TransitionStore
+from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
+from lightning_synther.networks.encoders import read_checkpoint
 from lightning_synther.stages.chain import Artefacts, ModuleConfig
 from lightning_synther.stages.checkpoints import load_checkpoint
-from lightning_synther.stages.config import DatasetConfig, EvaluationConfig
+from lightning_synther.stages.config import DatasetConfig, EvaluationConfig, check_training
 from lightning_synther.stages.data import EvaluationData
 from lightning_synther.stages.record import Stage
-from lightning_synther.stages.training import TrainerFactory, ensure, fit, interruptible, stage_seed
+from lightning_synther.stages.training import (
+    TrainerFactory,
+    ensure,
+    fit,
+    instantiate,
+    interruptible,
+    stage_seed,
+)
 
-#: Settings of the final Trainer that the stage decides itself.
-OWN_TRAINER_SETTINGS = {"logger", "callbacks", "default_root_dir", "enable_model_summary", "num_sanity_val_steps"}
-#: Settings of the data that say where or how fast, not what.
-NOT_INPUTS = {"real", "synthetic", "updates_per_step", "dataset"}
+#: Settings of the final Trainer that the run decides itself.
+OWN_TRAINER_SETTINGS = (
+    "logger",
+    "default_root_dir",
+    "enable_model_summary",
+    "num_sanity_val_steps",
+    "max_epochs",
+)
+#: Settings of the data that say how fast, not what.
+NOT_INPUTS = {"updates_per_step", "load_limit"}
+#: Settings of the data that are paths of stores.
+STORES = ("real", "synthetic", "store", "heldout")
 
 
 @dataclass(frozen=True)
@@ -44,6 +68,18 @@ class AgentStage:
     artefacts: Artefacts | None = None
     data_overrides: Mapping[str, Any] = field(default_factory=dict)
 
+    def check(self) -> None:
+        """Raise `ConfigError` now for what would otherwise come out after the stages before."""
+        for key in OWN_TRAINER_SETTINGS:
+            if self.trainer.get(key) is not None:
+                raise ConfigError(f"trainer.{key} is given, but a run decides it itself: remove it")
+        check_training(
+            "trainer",
+            self.trainer.get("max_steps"),
+            self.data.init_args.get("updates_per_step", 1),
+            self.trainer.get("precision"),
+        )
+
     def run(self) -> dict[str, Any]:
         """Train what is not trained, evaluate what is not evaluated; returns the scores."""
         training = self._train()
@@ -52,7 +88,11 @@ class AgentStage:
         stage = Stage(
             self.factory.run_dir,
             self.name.replace("agent", "evaluation"),
-            {"agent": training.fingerprint, "episodes": self.evaluation.episodes, "seed": self.evaluation.seed},
+            {
+                "agent": training.fingerprint,
+                "episodes": self.evaluation.episodes,
+                "seed": self.evaluation.seed,
+            },
         )
 
         def build() -> dict[str, Any]:
@@ -63,61 +103,101 @@ class AgentStage:
         return ensure(stage, build)
 
     def _train(self) -> Stage:
-        max_steps = self.trainer.get("max_steps", -1)
-        if max_steps is None or max_steps < 1:
-            raise ConfigError(
-                f"trainer.max_steps is {max_steps}: give the number of updates of the agent, the data never end"
-            )
         data_args = {**self.data.init_args, **self.data_overrides}
-        inputs = {
-            "model": self.model.inputs(),
-            "data": {k: v for k, v in data_args.items() if k not in NOT_INPUTS},
-            "max_steps": max_steps,
-            "precision": str(self.trainer.get("precision")),
-            "seed": self.factory.seed,
-            "stages": self.artefacts.fingerprint if self.artefacts else None,
-        }
-        stage = Stage(self.factory.run_dir, self.name, inputs)
+        stage = Stage(self.factory.run_dir, self.name, self._inputs(data_args))
 
         def build() -> dict[str, Any]:
             seed_everything(stage_seed(self.factory.seed, "agent"), verbose=False)
-            agent, data = self._build(data_args)
-            fit(stage, self._trainer(stage, data), agent, data)
+            model, data = self._build(data_args)
+            fit(stage, self._trainer(stage), model, data)
             return {}
 
         ensure(stage, build)
         return stage
 
-    def _build(self, data_args: dict[str, Any]) -> tuple[pl.LightningModule, pl.LightningDataModule]:
+    def _inputs(self, data_args: Mapping[str, Any]) -> dict[str, Any]:
+        inputs = {
+            "model": self.model.inputs(),
+            "data": {k: v for k, v in data_args.items() if k not in {*NOT_INPUTS, *STORES, "dataset"}},
+            "max_steps": self.trainer["max_steps"],
+            "precision": str(self.trainer.get("precision")),
+            "seed": self.factory.seed,
+            "stages": self.artefacts.fingerprint if self.artefacts else None,
+        }
         if self.artefacts is None:
-            return self.model.build(), self.data.cls(**data_args)
-        dataset = DatasetConfig(**data_args["dataset"])
-        agent = self.model.build(
-            env=dataset.env(), encoder_checkpoint=str(self.artefacts.encoder_checkpoint)
-        )
-        stores = {"real": str(self.artefacts.real), "synthetic": str(self.artefacts.synthetic)}
-        return agent, self.data.cls(**{**data_args, **stores, "dataset": dataset})
+            inputs |= {key: _contents(data_args[key]) for key in STORES if data_args.get(key)}
+            if checkpoint := self.model.init_args.get("encoder_checkpoint"):
+                inputs["encoder"] = hashlib.blake2b(Path(checkpoint).read_bytes(), digest_size=8).hexdigest()
+        return inputs
 
-    def _trainer(self, stage: Stage, data: pl.LightningDataModule) -> pl.Trainer:
-        updates_per_step = getattr(data, "updates_per_step", 1)
-        kwargs = {k: v for k, v in self.trainer.items() if k not in OWN_TRAINER_SETTINGS and v is not None}
-        kwargs.update(self.factory.shared)
-        validates = isinstance(kwargs.get("val_check_interval"), int)
-        if validates:
-            kwargs["check_val_every_n_epoch"] = None
+    def _build(self, data_args: Mapping[str, Any]) -> tuple[pl.LightningModule, pl.LightningDataModule]:
+        args = dict(data_args)
+        if isinstance(args.get("dataset"), dict):
+            args["dataset"] = DatasetConfig(**args["dataset"])
+        if self.artefacts is None:
+            return self.model.build(**_sizes(self.model, args)), self._build_data(args)
+        agent = self.model.build(
+            env=args["dataset"].env(), encoder_checkpoint=str(self.artefacts.encoder_checkpoint)
+        )
+        args |= {"real": str(self.artefacts.real), "synthetic": str(self.artefacts.synthetic)}
+        return agent, self._build_data(args)
+
+    def _build_data(self, args: Mapping[str, Any]) -> pl.LightningDataModule:
+        return cast(pl.LightningDataModule, self.data.cls(**args))
+
+    def _trainer(self, stage: Stage) -> pl.Trainer:
+        settings = {key: instantiate(value) for key, value in self.trainer.items() if value is not None}
+        settings |= self.factory.settings()
+        callbacks = settings.pop("callbacks", [])
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        if isinstance(settings.get("val_check_interval"), int):
+            settings["check_val_every_n_epoch"] = None
         else:
-            kwargs["limit_val_batches"] = 0
+            settings["limit_val_batches"] = 0
         return pl.Trainer(
             default_root_dir=self.factory.run_dir,
             logger=self.factory.logger(stage.name),
-            callbacks=[
-                *self.factory.callbacks(stage, updates_per_step, self.checkpoint_every),
-                *(self.trainer.get("callbacks") or []),
-            ],
+            callbacks=self.factory.callbacks(stage, self.checkpoint_every) + callbacks,
             num_sanity_val_steps=0,
             enable_model_summary=False,
-            **kwargs,
+            **settings,
         )
+
+
+def _contents(path: str) -> dict[str, Any]:
+    """What a store given by hand holds, wherever it lies."""
+    TransitionStore.open(path)
+    return {key: value for key, value in asdict(StoreMetadata.read(Path(path))).items() if key != "extra"}
+
+
+def _sizes(model: ModuleConfig, data_args: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments of a model that the data given by hand, or the encoder of their latents, decide."""
+    if issubclass(model.cls, LatentDiffusion):
+        store = next((data_args[key] for key in STORES if data_args.get(key)), None)
+        if store is None:
+            raise ConfigError("a diffusion model takes its sizes from its data: give the path of a store")
+        return {"spec": TransitionStore.open(store).spec.to_dict()}
+    checkpoint = model.init_args.get("encoder_checkpoint")
+    if checkpoint is None:
+        return {}
+    theirs = read_checkpoint(checkpoint)["hyper_parameters"].get("env")
+    dataset: DatasetConfig | None = data_args.get("dataset")
+    ours = model.init_args.get("env") or (dataset.env() if dataset else theirs)
+    check_env(ours, theirs, checkpoint)
+    return {"env": ours}
+
+
+def check_env(
+    ours: Mapping[str, Any] | None, theirs: Mapping[str, Any] | None, checkpoint: str | Path
+) -> None:
+    """Raise `ConfigError` where the config's environment is not the one that a checkpoint was trained for."""
+    for key, value in (ours or {}).items():
+        found = (theirs or {}).get(key, value)
+        if found != value:
+            raise ConfigError(
+                f"the config's {key} is {value}, but checkpoint {checkpoint} was trained on {key} {found}: "
+                "give a config or a checkpoint of the same dataset"
+            )
 
 
 def evaluate(
@@ -128,6 +208,3 @@ def evaluate(
     with interruptible(trainer):
         getattr(trainer, verb)(agent, datamodule=data, verbose=False)
     return dict(agent.eval_results)
-
-
-

@@ -1,4 +1,4 @@
-"""Lightning callbacks that every stage's Trainer has: seeding, resuming, progress, self-describing checkpoints."""
+"""Callbacks that every stage's Trainer has: seeding, resuming, progress, self-describing checkpoints."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.callbacks import Callback, ModelCheckpoint, TQDMProgressBar
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 
+from lightning_synther.progress import Progress
 from lightning_synther.seeding import derive_seed
+from lightning_synther.synthesis.sample import Chunk, SynthesisData
 
 
 class SeedEveryStep(Callback):
     """Seed torch's generators before each training batch from (seed, stage, rank, global_step).
 
-    The noise of update k then depends on k alone: a run that was killed and resumed draws what the uninterrupted run
-    drew, without generator states in the checkpoint.
+    The noise of update k then depends on k alone: a run that was killed and resumed draws what the
+    uninterrupted run drew, without generator states in the checkpoint.
     """
 
     def __init__(self, seed: int, stage: str) -> None:
@@ -38,35 +40,53 @@ class DescribeCheckpoint(Callback):
         checkpoint["class_path"] = f"{cls.__module__}.{cls.__qualname__}"
 
 
-class UpdatesProgressBar(TQDMProgressBar):
-    """Progress over the whole training: our dataloaders never end, `max_steps` does, so the total comes from there.
+class ShowProgress(Callback):
+    """One line of `Progress` for a Trainer call: gradient updates in training, transitions in synthesis.
 
-    Each training batch holds ``updates_per_step`` gradient updates.
+    Lightning's own bars count batches in epochs; our dataloaders never end, ``max_steps`` does.
     """
 
-    def __init__(self, stage: str, updates_per_step: int, refresh_rate: int = 10) -> None:
-        super().__init__(refresh_rate=max(1, refresh_rate // updates_per_step), leave=True)
-        self.stage, self.updates_per_step = stage, updates_per_step
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+        self.progress: Progress | None = None
 
-    @property
-    def total_train_batches(self) -> int | float:
-        """Number of training batches until ``max_steps``."""
-        steps = self.trainer.max_steps
-        return steps // self.updates_per_step if steps > 0 else super().total_train_batches
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start, or after a resumption go on, at the update that the module has reached."""
+        if trainer.is_global_zero:
+            self.progress = Progress(self.stage, trainer.max_steps, "updates", trainer.global_step)
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        """Start (or, after a resume, go on) at the update that the module has reached."""
-        super().on_train_epoch_start(trainer, *args)
-        done = trainer.global_step // self.updates_per_step
-        self.train_progress_bar.initial = done
-        self.train_progress_bar.n = done
-        self.train_progress_bar.set_description(self.stage)
+    def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
+        """A batch holds several updates."""
+        if self.progress is not None:
+            self.progress.update(trainer.global_step - self.progress.count)
 
-    def get_metrics(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Without Lightning's version number, which says nothing here."""
-        metrics = super().get_metrics(*args, **kwargs)
-        metrics.pop("v_num", None)
-        return metrics
+    def on_predict_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start with the transitions that an interrupted call left."""
+        data = getattr(trainer, "datamodule", None)
+        if trainer.is_global_zero and isinstance(data, SynthesisData) and data.writer is not None:
+            missing = data.writer.pending_chunks
+            done = len(data.writer) - sum(data.chunk(index).num_rows for index in missing)
+            self.progress = Progress(self.stage, len(data.writer), "transitions", done)
+
+    def on_predict_batch_end(
+        self,
+        trainer: pl.Trainer,
+        pl_module: pl.LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        """Every rank writes a chunk at a time."""
+        if self.progress is not None and isinstance(batch, Chunk):
+            done = self.progress.count + batch.num_rows * trainer.world_size
+            self.progress.update(min(done, self.progress.total or done) - self.progress.count)
+
+    def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Also after an interruption."""
+        if self.progress is not None:
+            self.progress.close()
+            self.progress = None
 
 
 def last_checkpoint(directory: Path, every: int) -> ModelCheckpoint:

@@ -1,7 +1,7 @@
 """Stages 1 to 3: from pixels to the two stores of latent transitions that the agent trains on.
 
-``dataset -> encoder -> latents -> diffusion -> synthesis``, each an ordinary Trainer call (or a pass over the data) on
-ordinary modules, remembered in the run directory by `Stage`.
+``dataset -> encoder -> latents -> diffusion -> synthesis``, each an ordinary Trainer call (or a pass over the
+data) on ordinary modules, remembered in the run directory by `Stage`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,19 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch import seed_everything
 
-from lightning_synther.agents.agent import Agent
 from lightning_synther.data.datamodules import PixelData, RowData
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.networks.encoders import LatentEncoder
 from lightning_synther.stages.config import DatasetConfig, LatentsConfig, StageTraining, SynthesisConfig
-from lightning_synther.stages.dataset import PixelDataset, open_dataset, provide_dataset
+from lightning_synther.stages.dataset import (
+    PixelDataset,
+    check_rendering,
+    has_data,
+    open_dataset,
+    provide_dataset,
+)
+from lightning_synther.stages.ranks import barrier, is_rank_zero
 from lightning_synther.stages.record import Stage
 from lightning_synther.stages.synthesis import judge, sample_store
 from lightning_synther.stages.training import (
@@ -30,7 +36,6 @@ from lightning_synther.stages.training import (
     ensure,
     ensure_on_rank_zero,
     fit,
-    is_rank_zero,
     stage_seed,
 )
 from lightning_synther.synthesis.encode import encode_dataset
@@ -87,6 +92,11 @@ class Chain:
         """The run's seed."""
         return self.factory.seed
 
+    def check(self) -> None:
+        """Raise `ConfigError` now for what a stage would refuse hours later."""
+        self.encoder_training.check("encoder")
+        self.diffusion_training.check("diffusion")
+
     def run(self) -> Artefacts:
         """Bring every stage to *finished*, in order."""
         encoder = self.train_encoder()
@@ -103,18 +113,21 @@ class Chain:
     @cached_property
     def pixels(self) -> PixelDataset:
         """Stage 0: the dataset, provided once by rank zero."""
-        stage = Stage(self.run_dir, "dataset", asdict(self.dataset))
-        found: dict[str, Any] = {}
+        stage = Stage(self.run_dir, "dataset", self.dataset.files())
 
         def provide() -> dict[str, Any]:
             directory, source = provide_dataset(self.dataset)
-            found.update(directory=str(directory), source=source)
-            return found
+            return {"directory": str(directory), "source": source}
 
-        if is_rank_zero() and stage.status == "finished":  # the files may have gone since
-            provide()
-        results = found or ensure_on_rank_zero(stage, provide)
+        if is_rank_zero() and stage.status == "finished" and not has_data(Path(stage.results["directory"])):
+            log.info("dataset: %s has gone", stage.results["directory"])
+            stage.discard()
+        results = ensure_on_rank_zero(stage, provide)
+        if not is_rank_zero():
+            barrier()  # rank zero inflates the frames, the others map its copy
         pixels = open_dataset(self.dataset, results["source"], Path(results["directory"]))
+        if is_rank_zero():
+            barrier()
         log.info(
             "dataset: %s, %s, %d episodes, return %.0f (mean), %d training transitions",
             pixels.directory,
@@ -139,6 +152,8 @@ class Chain:
         training = self.encoder_training
 
         def build() -> dict[str, Any]:
+            if is_rank_zero():
+                check_rendering(self.dataset.env())
             seed_everything(stage_seed(self.seed, stage.name), verbose=False)
             agent = self.encoder.build(
                 observation="pixels", action_dim=self.pixels.action_dim, env=self.dataset.env()
@@ -149,7 +164,7 @@ class Chain:
                 updates_per_step=training.updates_per_step,
                 seed=self.seed,
             )
-            fit(stage, self.factory.trainer(stage, training, []), agent, data)
+            fit(stage, self.factory.trainer(stage, training), agent, data)
             return {}
 
         ensure(stage, build)
@@ -207,7 +222,7 @@ class Chain:
                 updates_per_step=training.updates_per_step,
                 seed=self.seed,
             )
-            fit(stage, self.factory.trainer(stage, training, []), model, data)
+            fit(stage, self.factory.trainer(stage, training), model, data)
             return {}
 
         ensure(stage, build)

@@ -1,4 +1,4 @@
-"""Settings of the stages before the agent, as they stand in a config file beside `model`, `data` and `trainer`."""
+"""Settings of the stages before the agent, which a config has beside `model`, `data` and `trainer`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,25 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from lightning_synther.errors import ConfigError
+
+#: fp16 would need a GradScaler on every step of an update; bf16 weights lose soft updates' small steps.
+TRAINING_PRECISIONS = ("None", "auto", "32", "32-true", "64", "64-true", "bf16", "bf16-mixed")
+
+
+def check_training(where: str, max_steps: int | None, updates_per_step: int, precision: object) -> None:
+    """Raise `ConfigError` for a length or a precision that no training can have; ``where`` is its key."""
+    if max_steps is None or max_steps < 1:
+        raise ConfigError(f"{where}.max_steps is {max_steps}: give the number of updates, the data never end")
+    if max_steps % updates_per_step:
+        raise ConfigError(
+            f"{where}.max_steps {max_steps} is not a multiple of updates_per_step {updates_per_step}: "
+            "change one of them"
+        )
+    if str(precision) not in TRAINING_PRECISIONS:
+        raise ConfigError(
+            f"{where}.precision is {precision!r}: give 32-true, 64-true or bf16-mixed, "
+            "other precisions spoil the small steps of an update"
+        )
 
 
 @dataclass
@@ -19,11 +38,13 @@ class DatasetConfig:
         root: folder that holds V-D4RL's layout, ``<root>/main/<task>/<policy>/<84px|64px>/``.
         source: where the data may come from; ``auto`` takes local files, else downloads, else collects.
         num_episodes: use the first so many episodes, and collect so many (None: all; 200 when collecting).
-        holdout_fraction: share of whole episodes, the last ones, kept from all training, to judge fidelity against.
+        holdout_fraction: share of whole episodes, the last ones, kept from all training, to judge fidelity
+            against.
         collect_seed: seed of a collection.
         mirror: another base URL to download from.
         frame_stack: frames in an observation.
         action_repeat: environment steps per action, as in the data.
+        time_limit: simulated seconds of an episode, in a collection and in evaluation (None: the task's own).
         n_step: steps folded into one transition's return.
         gamma: discount of one step.
     """
@@ -39,6 +60,7 @@ class DatasetConfig:
     mirror: str | None = None
     frame_stack: int = 3
     action_repeat: int = 2
+    time_limit: float | None = None
     n_step: int = 3
     gamma: float = 0.99
 
@@ -46,17 +68,25 @@ class DatasetConfig:
         if not 0.0 <= self.holdout_fraction < 1.0:
             raise ConfigError(f"dataset.holdout_fraction is {self.holdout_fraction}: give a share in [0, 1)")
         if self.num_episodes is not None and self.num_episodes < 1:
-            raise ConfigError(f"dataset.num_episodes is {self.num_episodes}: give at least 1, or null for all")
+            raise ConfigError(
+                f"dataset.num_episodes is {self.num_episodes}: give at least 1, or null for all"
+            )
 
     def env(self) -> dict[str, Any]:
         """The environment that agents trained on this dataset act in (fields of `EnvConfig`)."""
-        return {
+        env = {
             "task": self.task,
             "observation": "pixels",
             "image_size": self.image_size,
             "frame_stack": self.frame_stack,
             "action_repeat": self.action_repeat,
         }
+        return env if self.time_limit is None else {**env, "time_limit": self.time_limit}
+
+    def files(self) -> dict[str, Any]:
+        """Which files are meant, without what is made of them."""
+        views = ("holdout_fraction", "frame_stack", "n_step", "gamma")
+        return {key: value for key, value in asdict(self).items() if key not in views}
 
     def windows(self) -> dict[str, Any]:
         """How transitions are cut from episodes."""
@@ -73,8 +103,8 @@ class StageTraining:
         updates_per_step: updates in one pass of Lightning's loop (its overhead is paid once for all of them).
         checkpoint_every: updates between two saves of ``last.ckpt``, which an interrupted stage goes on from.
         validate_every: updates between two validations (0: none before the end).
-        precision: Lightning's precision for this stage, as in ``bf16-mixed``; ``auto`` is that where the hardware
-            multiplies bf16, and float32 elsewhere.
+        precision: Lightning's precision for this stage, as in ``bf16-mixed``; ``auto`` is that where the
+            hardware multiplies bf16, and float32 elsewhere.
     """
 
     max_steps: int = 100_000
@@ -83,6 +113,10 @@ class StageTraining:
     checkpoint_every: int = 5_000
     validate_every: int = 0
     precision: str | None = None
+
+    def check(self, stage: str) -> None:
+        """Raise `ConfigError` for settings that do not go together."""
+        check_training(f"{stage}.training", self.max_steps, self.updates_per_step, self.precision)
 
     def result_inputs(self) -> dict[str, Any]:
         """The settings that change the result; a change of the others does not rebuild the stage."""

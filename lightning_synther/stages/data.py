@@ -14,8 +14,8 @@ from lightning_synther.stages.config import DatasetConfig, EvaluationConfig
 class SynthERData(ReplayData):
     """Real and synthetic latent transitions of a pixel dataset.
 
-    In a config for ``fit`` give the `dataset`; the stages make both stores and fill in their paths. With paths of
-    your own it is a plain `ReplayData`.
+    In a config for ``fit`` give the `dataset`; the stages make both stores and fill in their paths. With
+    paths of your own it is a plain `ReplayData`.
 
     Args:
         dataset: which pixels the stages start from.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from lightning_synther.data.catalogue import is_published
 from lightning_synther.data.replay import PixelReplay
 from lightning_synther.data.transfer import SourceUnavailableError
 from lightning_synther.data.vd4rl import dataset_dir, load_vd4rl
+from lightning_synther.envs.control import EnvConfig
+from lightning_synther.envs.pool import EnvPool
 from lightning_synther.errors import ConfigError
 from lightning_synther.stages.config import DatasetConfig
 
@@ -39,12 +42,12 @@ class PixelDataset:
 def provide_dataset(config: DatasetConfig, num_workers: int = 2) -> tuple[Path, str]:
     """Make sure the files of ``config`` are there; returns their folder and where they came from.
 
-    The order is local, download, collect. A download that cannot reach its host falls through to collecting, and
-    says so; any other fault of a download (a wrong hash, a full disk) stops.
+    The order is local, download, collect. A download that cannot reach its host falls through to collecting,
+    and says so; any other fault of a download (a wrong hash, a full disk) stops.
     """
     directory = dataset_dir(config.root, config.task, config.policy, config.image_size)
     provenance = directory / "provenance.json"
-    if config.source in ("auto", "local") and _has_data(directory):
+    if config.source in ("auto", "local") and has_data(directory):
         if not provenance.exists():
             return directory, "local"
         if _collected_enough(provenance, config):
@@ -65,6 +68,11 @@ def provide_dataset(config: DatasetConfig, num_workers: int = 2) -> tuple[Path, 
     return _collect(config, num_workers), "collected"
 
 
+def has_data(directory: Path) -> bool:
+    """Whether ``directory`` holds data files."""
+    return directory.is_dir() and any(p.suffix in (".hdf5", ".npz") for p in directory.iterdir())
+
+
 def open_dataset(config: DatasetConfig, source: str, directory: Path) -> PixelDataset:
     """Load ``directory`` and split off the held-out episodes."""
     episodes = load_vd4rl(
@@ -79,13 +87,15 @@ def open_dataset(config: DatasetConfig, source: str, directory: Path) -> PixelDa
     heldout = math.ceil(config.holdout_fraction * count)
     if heldout >= count:
         raise ConfigError(
-            f"data.dataset.holdout_fraction {config.holdout_fraction} of {count} episodes leaves none to train on: "
-            "use more episodes, or give 0"
+            f"data.dataset.holdout_fraction {config.holdout_fraction} of {count} episodes leaves none to "
+            "train on: use more episodes, or give 0"
         )
     order = np.arange(count)
     return PixelDataset(
         train=PixelReplay(episodes, subset=order[: count - heldout], **config.windows()),
-        heldout=PixelReplay(episodes, subset=order[count - heldout :], **config.windows()) if heldout else None,
+        heldout=PixelReplay(episodes, subset=order[count - heldout :], **config.windows())
+        if heldout
+        else None,
         source=source,
         directory=directory,
         fingerprint=episodes.fingerprint(),
@@ -94,8 +104,14 @@ def open_dataset(config: DatasetConfig, source: str, directory: Path) -> PixelDa
     )
 
 
-def _has_data(directory: Path) -> bool:
-    return directory.is_dir() and any(p.suffix in (".hdf5", ".npz") for p in directory.iterdir())
+def check_rendering(env: Mapping[str, Any]) -> None:
+    """Render one frame of the task in a process of its own.
+
+    Raises `ConfigError` for a task that does not exist and `BackendError` where OpenGL does not answer: both
+    would otherwise come out at the first evaluation, after hours of training.
+    """
+    with EnvPool(EnvConfig.from_dict(dict(env)), num_envs=1, num_workers=1) as pool:
+        pool.reset([0])
 
 
 def _collected_enough(provenance: Path, config: DatasetConfig) -> bool:
@@ -128,4 +144,5 @@ def _collect(config: DatasetConfig, num_workers: int) -> Path:
         image_size=config.image_size,
         num_workers=num_workers,
         action_repeat=config.action_repeat,
+        time_limit=config.time_limit,
     )

@@ -16,7 +16,7 @@ def has_fast_bf16(accelerator: str = "auto") -> bool:
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if platform.machine() == "arm64":  # Apple: no gain seen from torch's CPU kernels
         return False
-    capabilities = getattr(torch.cpu, "get_capabilities", dict)()
+    capabilities: dict[str, bool] = getattr(torch.cpu, "get_capabilities", dict)()
     return any(capabilities.get(name) for name in BF16_INSTRUCTIONS)
 
 

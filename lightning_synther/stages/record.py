@@ -1,8 +1,8 @@
 """What a run directory remembers of each stage: its inputs, whether it finished, what it measured.
 
-A stage is *finished* (reused), *interrupted* (resumed) or *stale* (rebuilt) by comparing the inputs it was started
-with to the inputs it has now. Inputs hold the stage's own settings and the fingerprints of what it reads, so a change
-travels down the chain.
+A stage is *finished* (reused), *interrupted* (resumed) or *stale* (rebuilt) by comparing the inputs it was
+started with to the inputs it has now. Inputs hold the stage's own settings and the fingerprints of what it
+reads, so a change travels down the chain.
 """
 
 from __future__ import annotations

@@ -9,8 +9,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lightning_synther.stages.ranks import is_rank_zero
 from lightning_synther.stages.record import read_json, write_json
-from lightning_synther.stages.training import TENSORBOARD, is_rank_zero
+from lightning_synther.stages.training import TENSORBOARD
 
 log = logging.getLogger(__name__)
 
@@ -25,13 +26,16 @@ def _stage_records(run_dir: Path) -> dict[str, dict[str, Any]]:
 def summarise(run_dir: Path, seed: int, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Collect what every stage measured.
 
-    ``scores`` maps ``agent`` (and ``real_only``, where it was run) to the evaluation's results: ``return_mean``,
-    ``return_stderr``, ``episodes``, ``normalized_score`` (return / 10 on dm_control).
+    ``scores`` maps ``agent`` (and ``real_only``, where it was run) to the evaluation's results:
+    ``return_mean``, ``return_stderr``, ``episodes``, ``normalized_score`` (return / 10 on dm_control).
     """
     records = _stage_records(run_dir)
+    dataset = records.get("dataset", {}).get("results", {})
     return {
-        **{name: dict(results) for name, results in scores.items()},
-        "data": records.get("dataset", {}).get("results"),
+        **scores.get("agent", {}),
+        "real_only": scores.get("real_only"),
+        "data_source": dataset.get("source"),
+        "data_directory": dataset.get("directory"),
         "fidelity": records.get("synthesis", {}).get("results", {}).get("fidelity"),
         "seconds": {name: round(record["seconds"], 1) for name, record in records.items()},
         "seed": seed,
@@ -53,16 +57,11 @@ def write_summary(run_dir: Path, seed: int, scores: Mapping[str, Mapping[str, An
 def describe(summary: Mapping[str, Any], run_dir: Path) -> str:
     """A few lines for a person."""
     lines = []
-    for name, label in (("agent", "agent"), ("real_only", "agent on real data only")):
-        scores = summary.get(name)
-        if scores:
-            lines.append(
-                f"{label}: return {scores['return_mean']:.1f} +- {scores['return_stderr']:.1f} (standard error, "
-                f"{scores['episodes']} episodes), normalised score {scores['normalized_score']:.1f}"
-            )
-    if summary["data"]:
-        data = summary["data"]
-        lines.append(f"data: {data['directory']} ({data['source']})")
+    for scores, label in ((summary, "agent"), (summary["real_only"], "agent on real data only")):
+        if scores and "return_mean" in scores:
+            lines.append(f"{label}: {describe_scores(scores)}")
+    if summary["data_source"]:
+        lines.append(f"data: {summary['data_directory']} ({summary['data_source']})")
     if summary["fidelity"]:
         scores = summary["fidelity"]
         lines.append(f"synthetic against {scores['compared_with']} data (in brackets: real against real):")
@@ -73,3 +72,11 @@ def describe(summary: Mapping[str, Any], run_dir: Path) -> str:
     lines.append("seconds: " + ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()))
     lines.append(f"look at it: tensorboard --logdir {run_dir / TENSORBOARD}")
     return "\n".join(lines)
+
+
+def describe_scores(scores: Mapping[str, Any]) -> str:
+    """One agent's returns in a line."""
+    return (
+        f"return {scores['return_mean']:.1f} +- {scores['return_stderr']:.1f} (standard error, "
+        f"{scores['episodes']} episodes), normalised score {scores['normalized_score']:.1f}"
+    )

@@ -21,29 +21,34 @@ def sample_store(
     config: SynthesisConfig,
     *,
     seed: int,
-    fingerprint: str,
+    fingerprint: str | None = None,
 ) -> TransitionStore:
-    """Sample ``config.num_transitions`` into ``path``; goes on with a store that was interrupted."""
-    if not path.exists():  # an interruption may lie between the store and the record of its stage
-        data = SynthesisData(
-            path,
-            spec=model.spec,
-            num_transitions=config.num_transitions,
-            chunk_size=config.chunk_size,
-            seed=seed,
-            fingerprint=fingerprint,
-        )
-        trainer = factory.plain_trainer("synthesis", config.precision, callbacks=[StoreWriterCallback(data)])
-        with interruptible(trainer):
-            trainer.predict(model, datamodule=data, return_predictions=False)
+    """Sample ``config.num_transitions`` into ``path``; a store of other settings that is there is an error.
+
+    A store that was interrupted is continued, a finished one taken as it is: an interruption may lie between
+    the store and the record of its stage.
+    """
+    data = SynthesisData(
+        path,
+        spec=model.spec,
+        num_transitions=config.num_transitions,
+        chunk_size=config.chunk_size,
+        seed=seed,
+        fingerprint=fingerprint,
+        existing="resume",
+    )
+    callbacks = [StoreWriterCallback(data), *factory.show_progress("synthesis")]
+    trainer = factory.plain_trainer("synthesis", config.precision, callbacks=callbacks)
+    with interruptible(trainer):
+        trainer.predict(model, datamodule=data, return_predictions=False)
     return TransitionStore.open(path, expected=model.spec)
 
 
 def judge(factory: TrainerFactory, real: Path, synthetic: Path, heldout: Path | None) -> dict[str, Any]:
     """Fidelity of a synthetic store, as scores and in TensorBoard.
 
-    Compared with held-out episodes; without any, with the training data, which flatters a model that memorises:
-    ``compared_with`` says which.
+    Compared with held-out episodes; without any, with the training data, which flatters a model that
+    memorises: ``compared_with`` says which.
     """
     store, other = TransitionStore.open(real), TransitionStore.open(heldout or real)
     made = TransitionStore.open(synthetic, expected=store.spec)
@@ -52,6 +57,8 @@ def judge(factory: TrainerFactory, real: Path, synthetic: Path, heldout: Path | 
         scores = {name: value for name, value in scores.items() if not name.endswith("_floor")}
     logger = factory.logger("synthesis")
     logger.log_metrics({f"fidelity/{name}": value for name, value in scores.items()}, step=0)
-    logger.experiment.add_figure("fidelity/real_and_synthetic", fidelity_figure(other.rows, made.rows, store.spec), 0)
+    logger.experiment.add_figure(
+        "fidelity/real_and_synthetic", fidelity_figure(other.rows, made.rows, store.spec), 0
+    )
     logger.finalize("success")
     return {"compared_with": "heldout" if heldout else "training", **scores}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,77 +10,62 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-import torch.distributed
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.cli import instantiate_class
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from lightning_synther.errors import ConfigError
 from lightning_synther.seeding import derive_seed
 from lightning_synther.stages.callbacks import (
     DescribeCheckpoint,
     SeedEveryStep,
-    UpdatesProgressBar,
+    ShowProgress,
     last_checkpoint,
 )
 from lightning_synther.stages.config import StageTraining
 from lightning_synther.stages.precision import resolve_precision
-from lightning_synther.stages.record import Stage
+from lightning_synther.stages.ranks import barrier, from_rank_zero, is_rank_zero
+from lightning_synther.stages.record import Stage, Status
 
 log = logging.getLogger(__name__)
 
 TENSORBOARD = "tensorboard"
 
 
-def is_rank_zero() -> bool:
-    """Whether this process writes what is written once; known before any process group exists."""
-    return int(getattr(rank_zero_only, "rank", 0) or 0) == 0
-
-
-def barrier() -> None:
-    """Wait for the other ranks, where there are any yet."""
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.barrier()
-
-
 def ensure(stage: Stage, build: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
     """Bring ``stage`` to *finished* and return its results: reuse, resume or rebuild, and say which and why.
 
-    Runs on every rank; only rank zero writes the record.
+    Runs on every rank. Rank zero decides, and only it writes the record.
     """
-    status = stage.status
+    status = from_rank_zero(stage.status)
     if status == "finished":
         log.info("%s: finished earlier, reused", stage.name)
         return stage.results
-    if status == "stale":
-        log.info("%s: rebuilt, because these changed: %s", stage.name, "; ".join(stage.changes()))
-        if is_rank_zero():
-            stage.discard()
-    elif status == "interrupted":
-        log.info("%s: was interrupted, goes on", stage.name)
-    else:
-        log.info("%s: starts", stage.name)
+    if is_rank_zero():
+        _begin(stage, status)
+    barrier()  # nobody looks into the folder before it is what rank zero made of it
     if not is_rank_zero():
         build()
-        barrier()
-        return stage.results
-    stage.begin()
-    with stage.timed():
-        results = build()
-    stage.finish(results)
+    else:
+        with stage.timed():
+            results = build()
+        stage.finish(results)
+        log.info("%s: finished in %.0f s", stage.name, stage.seconds)
     barrier()
-    log.info("%s: finished in %.0f s", stage.name, stage.seconds)
     return stage.results
 
 
 def ensure_on_rank_zero(stage: Stage, build: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
     """As `ensure`, for work that one process does alone; the others wait for its record."""
-    if is_rank_zero():
-        return ensure(stage, build)
-    while stage.status != "finished":
-        time.sleep(0.5)
-    barrier()
-    return stage.results
+    return ensure(stage, build if is_rank_zero() else dict)
+
+
+def _begin(stage: Stage, status: Status) -> None:
+    if status == "stale":
+        log.info("%s: rebuilt, because these changed: %s", stage.name, "; ".join(stage.changes()))
+        stage.discard()
+    else:
+        log.info("%s: %s", stage.name, "was interrupted, goes on" if status == "interrupted" else "starts")
+    stage.begin()
 
 
 @dataclass(frozen=True)
@@ -92,47 +76,48 @@ class TrainerFactory:
         run_dir: run directory; TensorBoard files go to ``<run_dir>/tensorboard/<stage>``.
         seed: the run's seed.
         shared: Trainer arguments of every stage (accelerator, devices, strategy, ...).
+        progress: whether to show how far a stage is.
     """
 
     run_dir: Path
     seed: int
     shared: Mapping[str, Any]
+    progress: bool = True
 
-    @property
-    def _accelerator(self) -> str:
-        return str(self.shared.get("accelerator", "auto"))
+    def settings(self, precision: str | None = None) -> dict[str, Any]:
+        """Arguments of a Trainer; a strategy or an accelerator of the config is built anew for each."""
+        settings = {key: instantiate(value) for key, value in self.shared.items()}
+        if precision is not None:
+            accelerator = settings.get("accelerator", "auto")
+            settings["precision"] = resolve_precision(precision, str(accelerator))
+        return {**settings, "enable_progress_bar": False}
 
     def logger(self, stage: str) -> TensorBoardLogger:
         """TensorBoard logger of one stage."""
         return TensorBoardLogger(save_dir=self.run_dir, name=TENSORBOARD, version=stage)
 
-    def callbacks(self, stage: Stage, updates_per_step: int, checkpoint_every: int) -> list[Callback]:
+    def callbacks(self, stage: Stage, checkpoint_every: int) -> list[Callback]:
         """What every training has."""
-        callbacks: list[Callback] = [
+        return [
             SeedEveryStep(self.seed, stage.name),
             DescribeCheckpoint(),
             last_checkpoint(stage.directory, checkpoint_every),
+            *self.show_progress(stage.name),
         ]
-        if self.shared.get("enable_progress_bar") is not False:
-            callbacks.append(UpdatesProgressBar(stage.name, updates_per_step))
-        return callbacks
 
-    def trainer(self, stage: Stage, training: StageTraining, callbacks: list[Callback]) -> pl.Trainer:
+    def show_progress(self, stage: str) -> list[Callback]:
+        """The progress of a stage, unless the user wants none."""
+        return [ShowProgress(stage)] if self.progress else []
+
+    def trainer(self, stage: Stage, training: StageTraining) -> pl.Trainer:
         """Trainer that fits ``training.max_steps`` updates."""
-        if training.max_steps % training.updates_per_step:
-            raise ConfigError(
-                f"{stage.name}: training.max_steps {training.max_steps} is not a multiple of "
-                f"training.updates_per_step {training.updates_per_step}: change one of them"
-            )
-        kwargs = dict(self.shared)
-        if training.precision is not None:
-            kwargs["precision"] = resolve_precision(training.precision, self._accelerator)
+        settings = self.settings(training.precision)
         validates = training.validate_every > 0
         interval = max(1, training.validate_every // training.updates_per_step)
         return pl.Trainer(
             default_root_dir=self.run_dir,
             logger=self.logger(stage.name),
-            callbacks=self.callbacks(stage, training.updates_per_step, training.checkpoint_every) + callbacks,
+            callbacks=self.callbacks(stage, training.checkpoint_every),
             max_steps=training.max_steps,
             val_check_interval=interval if validates else None,
             check_val_every_n_epoch=None if validates else 1,
@@ -140,21 +125,25 @@ class TrainerFactory:
             num_sanity_val_steps=0,
             enable_model_summary=False,
             log_every_n_steps=1,
-            **kwargs,
+            **settings,
         )
 
     def plain_trainer(self, stage: str, precision: str | None = None, **kwargs: Any) -> pl.Trainer:
         """Trainer for validation, test and prediction."""
-        shared = dict(self.shared)
-        if precision is not None:
-            shared["precision"] = resolve_precision(precision, self._accelerator)
         return pl.Trainer(
             default_root_dir=self.run_dir,
             logger=self.logger(stage),
             enable_model_summary=False,
             enable_checkpointing=False,
-            **{**shared, **kwargs},
+            **{**self.settings(precision), **kwargs},
         )
+
+
+def instantiate(value: Any) -> Any:
+    """What a parsed config describes by ``class_path`` and ``init_args``; anything else as it is."""
+    if isinstance(value, list):
+        return [instantiate(item) for item in value]
+    return instantiate_class((), value) if isinstance(value, dict) and "class_path" in value else value
 
 
 def fit(
@@ -180,8 +169,11 @@ def save_final(trainer: pl.Trainer, path: Path) -> None:
     trainer.strategy.barrier()
 
 
-class interruptible:  # noqa: N801 - reads as a word in a with statement
-    """Turn the ``exit(1)`` that Lightning makes of Ctrl-C back into KeyboardInterrupt (exit status 130)."""
+class interruptible:
+    """Turn the ``exit(1)`` that Lightning makes of Ctrl-C back into KeyboardInterrupt (exit status 130).
+
+    Lower case, as it reads as a word in a with statement.
+    """
 
     def __init__(self, trainer: pl.Trainer) -> None:
         self.trainer = trainer
@@ -195,5 +187,5 @@ class interruptible:  # noqa: N801 - reads as a word in a with statement
 
 
 def stage_seed(seed: int, stage: str) -> int:
-    """Seed for building a stage's module: the initial weights depend on the run's seed and the stage alone."""
+    """Seed for building a stage's module: initial weights depend on the run's seed and the stage alone."""
     return derive_seed(seed, stage, "init") % 2**32

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.data.store_writer import Existing, StoreWriter
 from lightning_synther.errors import ConfigError, DataError
+from lightning_synther.progress import Progress
 from lightning_synther.seeding import derive_seed
 from lightning_synther.transition import Transition, TransitionSpec
 
@@ -71,11 +71,11 @@ def encode_dataset(
         existing=existing,
     ) as writer:
         done = sum(writer.chunk(i).stop - writer.chunk(i).start for i in writer.finished_chunks)
-        with tqdm(desc="encode", total=len(writer), initial=done, unit=" transitions", leave=False) as bar:
+        with Progress("latents", len(writer), "transitions", done) as progress:
             for index in writer.pending_chunks:
                 rows = writer.spec.flatten(chunk.encode(index))
                 writer.write(index, rows)
-                bar.update(len(rows))
+                progress.update(len(rows))
         return writer.commit()
 
 
