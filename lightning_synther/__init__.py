@@ -11,6 +11,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "Agent": "agents",
     "BC": "agents",
+    "CQL": "agents",
     "DrQV2": "agents",
     "SAC": "agents.sac_module",
     "LatentDiffusion": "diffusion.module",

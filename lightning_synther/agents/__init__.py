@@ -3,7 +3,8 @@ updates.
 """
 
 from lightning_synther.agents.agent import Agent
+from lightning_synther.agents.cql_module import CQL
 from lightning_synther.agents.modules import BC, DrQV2
 from lightning_synther.agents.sac_module import SAC
 
-__all__ = ["BC", "SAC", "Agent", "DrQV2"]
+__all__ = ["BC", "CQL", "SAC", "Agent", "DrQV2"]

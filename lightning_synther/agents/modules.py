@@ -59,6 +59,12 @@ def sampling_metrics(distribution: TruncatedNormal, action: Tensor) -> dict[str,
     }
 
 
+def critic_metrics(batch: Transition, q: Tensor, target: Tensor) -> dict[str, Tensor]:
+    """Batch means of the reward, the target (B, 1), and each critic's values ``q`` (E, B, 1)."""
+    means = {f"critic_q{i}": value for i, value in enumerate(q.detach().mean((1, 2)), start=1)}
+    return means | {"batch_reward": batch.reward.mean(), "critic_target_q": target.mean()}
+
+
 class BC(NoisyAgent):
     """Behaviour cloning, as regression of noisy actions on the data's.
 
@@ -132,32 +138,33 @@ class DrQV2(NoisyAgent):
             "actor": adam(self.actor.parameters(), self.lr),
         }
 
-    def draw(self, batch: Transition) -> Tensor:
+    def draw(self, batch: Transition) -> Any:
         """Standard normal noise (2, B, A): of the next action, and of the actor's action."""
         return torch.randn(2, *batch.action.shape, dtype=batch.action.dtype, device=batch.action.device)
 
-    def step(self, batch: Transition, draws: Tensor) -> dict[str, Tensor]:
+    def step(self, batch: Transition, draws: Any) -> dict[str, Tensor]:
         """Critic and encoder, then the actor on the features from before that step, then the target."""
-        noise_next, noise_actor = draws
+        noise_critic, noise_actor = draws
         features = self.encoder(batch.observation)
-        metrics = self._step_critic(features, batch, noise_next)
+        metrics = self._step_critic(features, batch, noise_critic)
         metrics |= self._step_actor(features.detach(), batch, noise_actor)
         soft_update(self.critic_target, self.critic, self.tau)
         return metrics
 
-    def _step_critic(self, features: Tensor, batch: Transition, noise: Tensor) -> dict[str, Tensor]:
-        with torch.no_grad():
-            next_features = self.encoder(batch.next_observation)
-            next_action = self.action_distribution(next_features).sample(noise, self.stddev_clip)
-            next_q = self.critic_target(next_features, next_action)
-            target = td_target(batch.reward, batch.discount, next_q)
+    @torch.no_grad()
+    def _target(self, batch: Transition, noise: Tensor) -> tuple[Tensor, TruncatedNormal]:
+        """Target value (B, 1), for ``noise`` of the next action, and the policy at the next observation."""
+        features = self.encoder(batch.next_observation)
+        policy = self.action_distribution(features)
+        next_q = self.critic_target(features, policy.sample(noise, self.stddev_clip))
+        return td_target(batch.reward, batch.discount, next_q), policy
+
+    def _step_critic(self, features: Tensor, batch: Transition, noise: Any) -> dict[str, Tensor]:
+        target, _ = self._target(batch, noise)
         q = self.critic(features, batch.action)
         loss = drqv2.critic_loss(q, target)
         self.minimise(loss, "critic")
-        metrics = {"batch_reward": batch.reward.mean(), "critic_target_q": target.mean()}
-        for i, value in enumerate(q.detach().mean((1, 2)), start=1):
-            metrics[f"critic_q{i}"] = value
-        return metrics | {"critic_loss": loss.detach()}
+        return {"critic_loss": loss.detach()} | critic_metrics(batch, q, target)
 
     def _step_actor(self, features: Tensor, batch: Transition, noise: Tensor) -> dict[str, Tensor]:
         distribution = self.action_distribution(features)

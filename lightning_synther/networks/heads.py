@@ -86,6 +86,12 @@ class Critic(nn.Module):
         values: Tensor = self.q(torch.cat([self.trunk(features), action], dim=-1))
         return values
 
+    def of_each(self, features: Tensor, actions: Tensor) -> Tensor:
+        """Values (E, B, M) of M ``actions`` (B, M, A) for each observation, with one pass of the trunk."""
+        trunk = self.trunk(features)[:, None].expand(-1, actions.shape[1], -1)
+        values: Tensor = self.q(torch.cat([trunk, actions], dim=-1).flatten(0, 1))
+        return values.unflatten(1, actions.shape[:2]).squeeze(-1)
+
 
 def ensemble_of(num_members: int) -> LinearFactory:
     """Factory of linear layers for an `MLP` with ``num_members`` members."""

@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from lightning_synther.agents import BC, Agent, DrQV2
+from lightning_synther.agents import BC, CQL, Agent, DrQV2
+from lightning_synther.agents.cql_module import CQLNoise
 from lightning_synther.agents.schedules import parse_schedule
 from lightning_synther.networks.augmentation import random_shift
 from lightning_synther.networks.distributions import TruncatedNormal
@@ -142,7 +143,7 @@ def check_gradients(found: dict[str, Tensor], file: Golden) -> None:
         close(found[key].double().norm(), expected, rtol=1e-3, atol=1e-5)
 
 
-def run_updates(agent: Agent, file: Golden, draws: Callable[[int], Tensor]) -> None:
+def run_updates(agent: Agent, file: Golden, draws: Callable[[int], object]) -> None:
     pad, found = file.hp["augmentation_pad"], {}
     capture_gradients(agent, found)
     for u, step in enumerate(file["in.steps"]):
@@ -178,6 +179,29 @@ def test_drqv2_update(golden: Load, case: str) -> None:
     agent.critic_target.load_state_dict(critic_from_reference(file.state("init.critic_target.")))
     noise = torch.stack([file.tensor("rand.eps_next_action"), file.tensor("rand.eps_actor")], dim=1)
     run_updates(agent, file, lambda u: noise[u])
+
+
+@pytest.mark.parametrize("lagrange", [0, 1])
+@pytest.mark.parametrize("importance", [0, 1])
+def test_cql_update(golden: Load, importance: int, lagrange: int) -> None:
+    file = golden(f"a6_cql_is{importance}_lag{lagrange}_update")
+    names = ("cql_importance_sample", "temp", "min_q_weight", "num_random", "with_lagrange")
+    settings = {name: file.hp[name] for name in (*names, "lagrange_thresh")}
+    agent = make_agent(CQL, file, tau=file.hp["critic_target_tau"], **settings)
+    agent.critic_target.load_state_dict(critic_from_reference(file.state("init.critic_target.")))
+    multiplier = agent.conservatism.log_multiplier
+    assert (multiplier is not None) == ("init.log_alpha_prime" in file)
+    if multiplier is not None:
+        multiplier.data.copy_(file.tensor("init.log_alpha_prime").squeeze())
+    keys = ("eps_next_action", "cql_random_action", "eps_cql_next", "eps_cql_curr", "eps_actor")
+    noise = [file.tensor(f"rand.{key}") for key in keys]
+
+    def draws(u: int) -> tuple[CQLNoise, Tensor]:
+        return CQLNoise(*(value[u] for value in noise[:4])), noise[4][u]
+
+    run_updates(agent, file, draws)
+    if multiplier is not None:
+        close(multiplier.detach(), file["out.param_last.log_alpha_prime"].squeeze(), rtol=0, atol=2e-6)
 
 
 def test_bc_update(golden: Load) -> None:
