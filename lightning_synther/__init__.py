@@ -14,6 +14,7 @@ _EXPORTS = {
     "CQL": "agents",
     "DrQV2": "agents",
     "SAC": "agents.sac_module",
+    "TD3BC": "agents",
     "LatentDiffusion": "diffusion.module",
     "LatentEncoder": "networks.encoders",
     "OnlineData": "online.interaction",

@@ -75,10 +75,10 @@ class Agent(Learner):
         hp = self.hparams
         return MLP(in_features, out_features, hp["hidden_dim"], hp["num_layers"], hp["layer_norm"], **options)
 
-    def make_actor(self) -> Actor:
-        """Trunk and policy."""
+    def make_actor(self, max_action: float = 1.0) -> Actor:
+        """Trunk and deterministic policy."""
         trunk = self.perception.actor_trunk()
-        return Actor(trunk, self.make_mlp(trunk.feature_dim, self.perception.action_dim))
+        return Actor(trunk, self.make_mlp(trunk.feature_dim, self.perception.action_dim), max_action)
 
     def make_critic(self, num_critics: int) -> Critic:
         """Trunk and ensemble of action values."""

@@ -35,6 +35,7 @@ class Learner(ScoredAgent):
         self.log_every_n_updates = log_every_n_updates
         self.num_updates = 0
         self._optimizers_by_name: dict[str, Optimizer] = {}
+        self._latest_metrics: dict[str, Tensor] = {}
 
     def make_optimizers(self) -> dict[str, Optimizer]:
         """Optimizers by name; the first one steps exactly once an update, which is what Lightning counts."""
@@ -51,11 +52,16 @@ class Learner(ScoredAgent):
     def check(self, batch: Transition) -> None:
         """Raise `DataError` where a batch does not fit."""
 
-    def minimise(self, loss: Tensor, name: str) -> None:
-        """One step of the optimizer ``name`` on ``loss``, with gradients averaged over ranks."""
+    def minimise(self, loss: Tensor, name: str, lr: float | None = None) -> None:
+        """One step of the optimizer ``name`` on ``loss``, with gradients averaged over ranks.
+
+        ``lr`` is the learning rate from this step on, for an optimizer that follows a schedule.
+        """
         if not self._optimizers_by_name:  # used by hand, outside a Trainer
             self.configure_optimizers()
         optimizer = self._optimizers_by_name[name]
+        for group in optimizer.param_groups if lr is not None else ():
+            group["lr"] = lr
         optimizer.zero_grad()
         backward(self, loss)
         average_gradients(optimizer)
@@ -76,9 +82,9 @@ class Learner(ScoredAgent):
         """One update for each of ``batches``."""
         for batch in batches:
             self.check(batch)
-            metrics = self.update(batch)
+            self._latest_metrics |= self.update(batch)  # some updates leave the actor out
             if self.num_updates % self.log_every_n_updates == 0:
-                self._record(metrics)
+                self._record(self._latest_metrics)
 
     def _record(self, metrics: dict[str, Tensor]) -> None:
         """Log the metrics, averaged over ranks; the only place where training waits for the device."""

@@ -63,15 +63,15 @@ def norm_for(layer: nn.Linear | EnsembleLinear) -> nn.Module:
 
 
 class Actor(nn.Module):
-    """Deterministic policy: tanh of a perceptron on the trunk's features."""
+    """Deterministic policy: tanh of a perceptron on the trunk's features, times the largest action."""
 
-    def __init__(self, trunk: AnyTrunk, policy: MLP) -> None:
+    def __init__(self, trunk: AnyTrunk, policy: MLP, max_action: float = 1.0) -> None:
         super().__init__()
-        self.trunk, self.policy = trunk, policy
+        self.trunk, self.policy, self.max_action = trunk, policy, max_action
 
     def forward(self, features: Tensor) -> Tensor:
-        """Mean action (B, A) in (-1, 1), for what the encoder made of the observations."""
-        return torch.tanh(self.policy(self.trunk(features)))
+        """Action (B, A) within max_action, for what the encoder made of the observations."""
+        return torch.tanh(self.policy(self.trunk(features))) * self.max_action
 
 
 class Critic(nn.Module):
@@ -91,6 +91,19 @@ class Critic(nn.Module):
         trunk = self.trunk(features)[:, None].expand(-1, actions.shape[1], -1)
         values: Tensor = self.q(torch.cat([trunk, actions], dim=-1).flatten(0, 1))
         return values.unflatten(1, actions.shape[:2]).squeeze(-1)
+
+
+class Value(nn.Module):
+    """The value of an observation, on a trunk of its own."""
+
+    def __init__(self, trunk: AnyTrunk, v: MLP) -> None:
+        super().__init__()
+        self.trunk, self.v = trunk, v
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Values (B, 1), for what the encoder made of the observations."""
+        value: Tensor = self.v(self.trunk(features))
+        return value
 
 
 def ensemble_of(num_members: int) -> LinearFactory:
