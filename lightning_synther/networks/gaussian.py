@@ -1,4 +1,4 @@
-"""The stochastic actor of Soft Actor-Critic."""
+"""Stochastic actors: the tanh-Gaussian of Soft Actor-Critic, and a plain Gaussian."""
 
 from __future__ import annotations
 
@@ -30,3 +30,29 @@ class GaussianActor(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         """Action (B, A) in (-1, 1) without noise: tanh of the mean."""
         return torch.tanh(self.gaussian(features)[0])
+
+
+class UnsquashedGaussianActor(nn.Module):
+    """A Gaussian over actions in [-1, 1], with one learned standard deviation for each of them (IQL).
+
+    Its density is not corrected for the bounds. ``log_std_bounds`` are those of the log deviation.
+    """
+
+    def __init__(
+        self,
+        trunk: nn.Module,
+        policy: MLP,
+        action_dim: int,
+        log_std_bounds: tuple[float, float] = (-5.0, 2.0),
+    ) -> None:
+        super().__init__()
+        self.trunk, self.policy, self.log_std_bounds = trunk, policy, log_std_bounds
+        self.log_std = nn.Parameter(torch.zeros(action_dim))
+
+    def gaussian(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (B, A) and log standard deviation (A,), for the encoder's output."""
+        return self.policy(self.trunk(features)), self.log_std.clamp(*self.log_std_bounds)
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Action (B, A) without noise: the mean, within [-1, 1]."""
+        return self.gaussian(features)[0].clamp(-1, 1)

@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_synther.agents import BC, CQL, TD3BC, Agent, DrQV2
+from lightning_synther.agents import BC, CQL, IQL, TD3BC, Agent, DrQV2
 from lightning_synther.errors import ConfigError
 from tests.agents.tiny import SIZES, loader, make, trainer
 
 ALGORITHMS: dict[type[Agent], dict[str, Any]] = {
     CQL: {"with_lagrange": True, "num_random": 3},
     TD3BC: {},
+    IQL: {},
 }
 
 

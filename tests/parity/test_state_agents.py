@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 import numpy as np
+import pytest
 from torch import Tensor, nn
 
-from lightning_synther.agents import TD3BC, Agent
+from lightning_synther.agents import IQL, TD3BC, Agent
 from lightning_synther.networks.ensemble import stack_members
 from lightning_synther.transition import Transition
 from tests.parity.conftest import Golden
@@ -90,4 +91,34 @@ def test_td3_bc_update(golden: Load) -> None:
         found = agent.update(read_batch(file, call), file.tensor("rand.target_noise")[call])
         check_metrics(found, file, call, {name: name for name in metrics})
         for name, state in td3_bc_states(file, f"out.param{call + 1}").items():
+            check_state(agent.get_submodule(name), state, file.hp["lr"])
+
+
+def iql_states(file: Golden, family: str) -> dict[str, State]:
+    pairs = {"critic": "qf", "critic_target": "q_target"}
+    critics = {n: members(file, (f"{family}.{p}.q{i}.net." for i in (1, 2))) for n, p in pairs.items()}
+    actor = renamed(file.state(f"{family}.actor."), {"net.net": "policy", "log_std": "log_std"})
+    return critics | {"actor": actor, "value": renamed(file.state(f"{family}.vf."), {"v.net": "v"})}
+
+
+@pytest.mark.parametrize("policy", ["gaussian", "deterministic"])
+def test_iql_update(golden: Load, policy: str) -> None:
+    file = golden(f"c_iql_{policy}_update")
+    names = ("tau", "iql_tau", "beta", "max_steps", "exp_adv_max", "lr")
+    agent = IQL(
+        **sizes(file),
+        num_layers=file.hp["n_hidden"],
+        iql_deterministic=file.hp["policy"] == "deterministic",
+        **chosen(file, *names),
+    )
+    if file.hp["policy"] == "gaussian":
+        assert agent.actor.log_std_bounds == (file.hp["log_std_min"], file.hp["log_std_max"])
+    load(agent, iql_states(file, "init"))
+    metrics = {"actor_loss": "actor_loss", "q_loss": "critic_loss", "value_loss": "value_loss"}
+    assert agent.actor_lr == pytest.approx(float(file["init.actor_lr"]), rel=1e-12)
+    for call in range(file.hp["calls"]):
+        found = agent.update(read_batch(file, call))
+        check_metrics(found, file, call, metrics)
+        assert agent.actor_lr == pytest.approx(float(file[f"out.param{call + 1}.actor_lr"]), rel=1e-12)
+        for name, state in iql_states(file, f"out.param{call + 1}").items():
             check_state(agent.get_submodule(name), state, file.hp["lr"])
