@@ -62,11 +62,18 @@ class SyntherCLI(LightningCLI):
         restartable: whether repeating this process's command line gives the same arguments.
     """
 
-    restartable: bool = True
+    def __init__(self, args: list[str] | None = None) -> None:
+        self.restartable = args is None
+        super().__init__(
+            args=args,
+            seed_everything_default=0,
+            auto_configure_optimizers=False,
+            save_config_callback=None,
+            parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
+        )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; a mistake becomes one sentence that names the key."""
-        self.restartable = args is None
         with warnings.catch_warnings():  # of arguments beside those of the process, which a caller means
             warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
             try:
@@ -154,7 +161,8 @@ class SyntherCLI(LightningCLI):
         """Nothing yet: the subcommands build what they need, when its sizes are known."""
 
     def _run_subcommand(self, subcommand: str) -> None:
-        trainer = pl.Trainer(logger=False, enable_checkpointing=False, **self.factory.settings())
+        settings = {**self.factory.settings(), "precision": None}  # what runs here is checked by its stage
+        trainer = pl.Trainer(logger=False, enable_checkpointing=False, **settings)
         with all_ranks(trainer, restartable=self.restartable):
             getattr(self, f"run_{subcommand}")()
 
@@ -167,10 +175,7 @@ class SyntherCLI(LightningCLI):
             raise ConfigError(
                 "fit needs a config with `model` and `data`: start from --config configs/vd4rl_cheetah.yaml"
             )
-        chain = self._chain() if self._starts_from_pixels() else None
-        self._agent_stage(None).check()
-        if chain is not None:
-            chain.check()
+        chain = self.check()
         if is_rank_zero():
             self._save_config()
         artefacts = chain.run() if chain is not None else None
@@ -178,6 +183,17 @@ class SyntherCLI(LightningCLI):
         if artefacts is not None and cfg.comparison.real_only:
             results["real_only"] = self._agent_stage(artefacts, "agent_real_only", mixing="real").run()
         write_summary(self.run_dir, self.seed, results)
+
+    def check(self) -> Chain | None:
+        """The stages before the agent, if it needs any.
+
+        Raises `ConfigError` for settings that a stage would refuse, possibly hours from now.
+        """
+        chain = self._chain() if self._starts_from_pixels() else None
+        self._agent_stage(None).check()
+        if chain is not None:
+            chain.check()
+        return chain
 
     def run_validate(self) -> None:
         """Evaluate a checkpoint on the validation episodes."""
@@ -318,6 +334,8 @@ def quieten_lightning() -> None:
         r"Total length of .* across ranks is zero",
         r"Found \d+ module\(s\) in eval mode",
         r"The '\w+_dataloader' does not have many workers",
+        r"Using `DistributedSampler` with the dataloaders",  # an episode that two ranks ran counts once
+        r"It is recommended to use `self.log\(.*sync_dist=True",  # what is logged has been averaged over ranks
         r"Starting from v1.9.0, `tensorboardX` has been removed",
     ):
         warnings.filterwarnings("ignore", message=message)
@@ -329,10 +347,4 @@ def main(args: list[str] | None = None) -> None:
     logging.getLogger("lightning_synther").setLevel(logging.INFO if is_rank_zero() else logging.ERROR)
     quieten_lightning()
     keep_freed_memory()
-    SyntherCLI(
-        args=args,
-        seed_everything_default=0,
-        auto_configure_optimizers=False,
-        save_config_callback=None,
-        parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
-    )
+    SyntherCLI(args)

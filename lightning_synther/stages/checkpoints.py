@@ -30,7 +30,7 @@ def load_checkpoint(path: str | Path) -> pl.LightningModule:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, EOFError, OSError, ValueError, pickle.UnpicklingError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = str(error).splitlines()[0].split(". ")[0][:80] if str(error) else type(error).__name__
         raise DataError(f"checkpoint {path} cannot be read ({reason}): it is damaged or foreign") from error
     class_path = content.get("class_path", "") if isinstance(content, dict) else ""
     if not class_path:
