@@ -13,6 +13,7 @@ _EXPORTS = {
     "BC": "agents",
     "CQL": "agents",
     "DrQV2": "agents",
+    "EDAC": "agents",
     "IQL": "agents",
     "SAC": "agents.sac_module",
     "TD3BC": "agents",

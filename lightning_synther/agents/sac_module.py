@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import Tensor
 
 from lightning_synther.agents import sac
-from lightning_synther.agents.agent import Agent
 from lightning_synther.agents.drqv2 import critic_loss
-from lightning_synther.agents.optimization import adam, frozen
-from lightning_synther.agents.perception import Observation
+from lightning_synther.agents.max_entropy import MaxEntropyAgent
+from lightning_synther.agents.optimization import frozen
 from lightning_synther.agents.targets import soft_update
-from lightning_synther.networks.gaussian import GaussianActor
-from lightning_synther.networks.heads import MLP
 from lightning_synther.transition import Transition
 
 
-class SAC(Agent):
+class SAC(MaxEntropyAgent):
     """Soft Actor-Critic with a learned temperature (Haarnoja et al. 2018, arXiv 1812.05905).
 
     It departs from the paper in two ways: critics have LayerNorm, and actor and temperature learn only on
@@ -30,57 +25,24 @@ class SAC(Agent):
     ``actor_ent`` (estimated entropy of the squashed policy), ``temperature``, ``batch_reward``.
 
     Args:
-        observation: kind of observation in a training batch.
-        hidden_dim: width of the hidden layers of actor and critics.
         layer_norm: normalise the critics' hidden layers; the actor is a plain perceptron.
         lr: learning rate of all optimizers.
-        tau: share of the way to the critic that its target moves in an update.
-        num_critics: critics in the ensemble; the smallest value counts.
         actor_every: updates for each one of actor and temperature.
         initial_temperature: weight of the entropy at the start.
-        target_entropy: what the temperature steers the entropy to; None for minus the action dimension.
-        base: arguments of `Agent`.
+        base: arguments of `MaxEntropyAgent` and `Agent`.
     """
-
-    has_critic = True
-    actor: GaussianActor
 
     def __init__(
         self,
         *,
-        observation: Observation = "states",
-        hidden_dim: int = 256,
         layer_norm: bool = True,
         lr: float = 1e-3,
-        tau: float = 0.005,
-        num_critics: int = 2,
         actor_every: int = 2,
         initial_temperature: float = 0.1,
-        target_entropy: float | None = None,
         **base: Any,
     ) -> None:
-        super().__init__(observation=observation, hidden_dim=hidden_dim, layer_norm=layer_norm, lr=lr, **base)
-        action_dim = self.perception.action_dim
-        self.tau, self.actor_every = tau, actor_every
-        self.target_entropy = -float(action_dim) if target_entropy is None else target_entropy
-        trunk = self.perception.actor_trunk()
-        policy = MLP(int(trunk.feature_dim), 2 * action_dim, hidden_dim, self.hparams["num_layers"])
-        self.actor = GaussianActor(trunk, policy)
-        self.critic = self.make_critic(num_critics)
-        self.critic_target = self.make_critic(num_critics)
-        self.log_temperature = nn.Parameter(torch.tensor(math.log(initial_temperature)))
-        self.initialise(critic_target="critic")
-
-    def make_optimizers(self) -> dict[str, Optimizer]:
-        """Adam for critic and encoder, and one for actor and temperature."""
-        return {
-            "critic": adam([*self.critic.parameters(), *self.encoder.parameters()], self.lr),
-            "actor": adam([*self.actor.parameters(), self.log_temperature], self.lr),
-        }
-
-    def draw(self, batch: Transition) -> Tensor:
-        """Standard normal noise (2, B, A): of the next action, and of the actor's action."""
-        return torch.randn(2, *batch.action.shape, dtype=batch.action.dtype, device=batch.action.device)
+        super().__init__(layer_norm=layer_norm, lr=lr, initial_temperature=initial_temperature, **base)
+        self.actor_every = actor_every
 
     def step(self, batch: Transition, draws: Tensor) -> dict[str, Tensor]:
         """Critic and encoder, then (not always) actor and temperature, then the target critic."""
@@ -92,15 +54,10 @@ class SAC(Agent):
         soft_update(self.critic_target, self.critic, self.tau)
         return metrics
 
-    @torch.no_grad()
-    def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
-        """Actions (B, A) of the stochastic policy, for observations and standard normal ``noise`` (B, A)."""
-        return sac.squash(*self.actor.gaussian(self.encoder(observation)), noise)[0]
-
     def _step_critic(self, features: Tensor, batch: Transition, noise: Tensor) -> dict[str, Tensor]:
         with torch.no_grad():
             next_features = self.encoder(batch.next_observation)
-            next_action, log_prob = sac.squash(*self.actor.gaussian(next_features), noise)
+            next_action, log_prob = self.sample(next_features, noise)
             next_q = self.critic_target(next_features, next_action)
             temperature = self.log_temperature.exp()
             target = sac.soft_target(batch.reward, batch.discount, next_q, log_prob, temperature)
@@ -115,7 +72,7 @@ class SAC(Agent):
         return {"critic_loss": loss.detach()} | means
 
     def _step_actor(self, features: Tensor, noise: Tensor) -> dict[str, Tensor]:
-        action, log_prob = sac.squash(*self.actor.gaussian(features), noise)
+        action, log_prob = self.sample(features, noise)
         temperature = self.log_temperature.detach().exp()
         with frozen(self.critic):
             q = self.critic(features, action)

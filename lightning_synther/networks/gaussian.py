@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -11,25 +13,56 @@ from lightning_synther.networks.heads import MLP
 class GaussianActor(nn.Module):
     """A Gaussian over what becomes an action through tanh (Haarnoja et al. 2018, Appendix C).
 
-    The log standard deviation is a tanh scaled to ``log_std_bounds``; clamping would stop its gradient at a
-    bound. The last layer of ``policy`` holds the means, then the raw log standard deviations.
+    The last layer of ``policy`` holds the means, then what becomes the log standard deviations: a tanh
+    scaled to ``log_std_bounds``, because clamping would stop the gradient at a bound. Actions are the tanh
+    times ``max_action``.
     """
 
     def __init__(
-        self, trunk: nn.Module, policy: MLP, log_std_bounds: tuple[float, float] = (-5.0, 2.0)
+        self,
+        trunk: nn.Module,
+        policy: MLP,
+        log_std_bounds: tuple[float, float] = (-5.0, 2.0),
+        max_action: float = 1.0,
     ) -> None:
         super().__init__()
-        self.trunk, self.policy, self.log_std_bounds = trunk, policy, log_std_bounds
+        self.trunk, self.policy = trunk, policy
+        self.log_std_bounds, self.max_action = log_std_bounds, max_action
+
+    def log_std(self, raw: Tensor) -> Tensor:
+        """Log standard deviations within their bounds, for the network's output."""
+        low, high = self.log_std_bounds
+        return low + 0.5 * (high - low) * (1 + torch.tanh(raw))
 
     def gaussian(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation before tanh, both (B, A), for the encoder's output."""
         mean, raw = self.policy(self.trunk(features)).chunk(2, dim=-1)
-        low, high = self.log_std_bounds
-        return mean, low + 0.5 * (high - low) * (1 + torch.tanh(raw))
+        return mean, self.log_std(raw)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Action (B, A) in (-1, 1) without noise: tanh of the mean."""
-        return torch.tanh(self.gaussian(features)[0])
+        """Action (B, A) without noise: tanh of the mean, times the largest action."""
+        return torch.tanh(self.gaussian(features)[0]) * self.max_action
+
+
+class ClampedGaussianActor(GaussianActor):
+    """The same with clamped log standard deviations, as REDQ and EDAC have it."""
+
+    def log_std(self, raw: Tensor) -> Tensor:
+        """Log standard deviations, clamped to their bounds."""
+        return raw.clamp(*self.log_std_bounds)
+
+
+class AffineGaussianActor(ClampedGaussianActor):
+    """The same with one learned scale and offset of the log standard deviations, as in the published CQL."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.log_std_multiplier = nn.Parameter(torch.tensor(1.0))
+        self.log_std_offset = nn.Parameter(torch.tensor(-1.0))
+
+    def log_std(self, raw: Tensor) -> Tensor:
+        """Log standard deviations, clamped to their bounds after the affine map."""
+        return super().log_std(self.log_std_multiplier * raw + self.log_std_offset)
 
 
 class UnsquashedGaussianActor(nn.Module):

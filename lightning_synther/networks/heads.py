@@ -82,8 +82,12 @@ class Critic(nn.Module):
         self.trunk, self.q = trunk, q
 
     def forward(self, features: Tensor, action: Tensor) -> Tensor:
-        """Values (E, B, 1) of ``action`` (B, A), for what the encoder made of the observations."""
-        values: Tensor = self.q(torch.cat([self.trunk(features), action], dim=-1))
+        """Values (E, B, 1) of ``action``, for what the encoder made of the observations.
+
+        Actions are (B, A), or (E, B, A) where each critic has its own.
+        """
+        trunk = self.trunk(features).expand(*action.shape[:-1], -1)
+        values: Tensor = self.q(torch.cat([trunk, action], dim=-1))
         return values
 
     def of_each(self, features: Tensor, actions: Tensor) -> Tensor:

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_synther.agents import BC, CQL, IQL, TD3BC, Agent, DrQV2
+from lightning_synther.agents import BC, CQL, EDAC, IQL, TD3BC, Agent, DrQV2
 from lightning_synther.errors import ConfigError
-from tests.agents.tiny import SIZES, loader, make, trainer
+from tests.agents.tiny import SIZES, loader, make, make_batch, trainer
 
 ALGORITHMS: dict[type[Agent], dict[str, Any]] = {
     CQL: {"with_lagrange": True, "num_random": 3},
     TD3BC: {},
     IQL: {},
+    EDAC: {"num_critics": 4},
 }
 
 
@@ -68,6 +69,20 @@ def test_trains_and_reloads(
     assert torch.equal(loaded.policy(batch.observation), action)
     for key, value in agent.state_dict().items():
         assert torch.equal(loaded.state_dict()[key], value), key
+
+
+@pytest.mark.parametrize("cls", ALGORITHMS)
+def test_bf16_stays_near_float32(cls: type[Agent]) -> None:
+    policies = []
+    for precision in ("32-true", "bf16-mixed"):
+        agent = build(cls, "states", "", lr=1e-3)
+        before = agent.policy(make_batch(0, shape=(5,)).observation)
+        torch.manual_seed(1)
+        trainer(6, precision=precision).fit(agent, loader(agent, shape=(5,)))
+        assert {p.dtype for p in agent.parameters()} == {torch.float32}
+        policies.append(agent.policy(make_batch(0, shape=(5,)).observation))
+    step = (policies[0] - before).abs().mean()
+    assert (policies[0] - policies[1]).abs().mean() < 0.5 * step
 
 
 @pytest.mark.parametrize("cls", ALGORITHMS)

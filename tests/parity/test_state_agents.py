@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 import pytest
+import torch
 from torch import Tensor, nn
 
-from lightning_synther.agents import IQL, TD3BC, Agent
+from lightning_synther.agents import EDAC, IQL, TD3BC, Agent
+from lightning_synther.agents.edac_module import EDACNoise
 from lightning_synther.networks.ensemble import stack_members
 from lightning_synther.transition import Transition
 from tests.parity.conftest import Golden
@@ -122,3 +124,48 @@ def test_iql_update(golden: Load, policy: str) -> None:
         assert agent.actor_lr == pytest.approx(float(file[f"out.param{call + 1}.actor_lr"]), rel=1e-12)
         for name, state in iql_states(file, f"out.param{call + 1}").items():
             check_state(agent.get_submodule(name), state, file.hp["lr"])
+
+
+def gaussian_actor(state: State, hidden: list[str], mean: str, log_std: str) -> State:
+    """State of a `GaussianActor` from one with ``hidden`` layers and two heads."""
+    parts = ("weight", "bias")
+    policy = {f"policy.{2 * i}.{p}": state[f"{key}.{p}"] for i, key in enumerate(hidden) for p in parts}
+    heads = {p: torch.cat([state[f"{mean}.{p}"], state[f"{log_std}.{p}"]]) for p in parts}
+    return policy | {f"policy.{2 * len(hidden)}.{p}": value for p, value in heads.items()}
+
+
+def edac_states(file: Golden, family: str) -> dict[str, State]:
+    actor = file.state(f"{family}.actor.")
+    hidden = sorted({key.rpartition(".")[0] for key in actor if key.startswith("trunk")})
+    states = {"actor": gaussian_actor(actor, hidden, "mu", "log_sigma")}
+    for ours, theirs in {"critic": "critic", "critic_target": "target_critic"}.items():
+        critic = renamed(file.state(f"{family}.{theirs}."), {"critic": "q"})
+        states[ours] = {k: v.squeeze(1) if "bias" in k else v.transpose(1, 2) for k, v in critic.items()}
+    return states
+
+
+def test_edac_update(golden: Load) -> None:
+    file = golden("c_edac_update")
+    agent = EDAC(
+        **sizes(file),
+        **chosen(file, "num_critics", "max_action", "tau", "eta", "target_entropy"),
+        lr=file.hp["lr_critic"],
+        actor_lr=file.hp["lr_actor"],
+        temperature_lr=file.hp["lr_alpha"],
+        log_every_n_updates=1,
+    )
+    load(agent, edac_states(file, "init"))
+    agent.log_temperature.data.copy_(file.tensor("init.log_alpha").squeeze())
+    names = {"actor_loss": "actor_loss", "critic_loss": "critic_loss", "alpha": "temperature"}
+    names |= {"alpha_loss": "temperature_loss", "batch_entropy": "actor_ent"}
+    names |= {name: name for name in ("q_policy_std", "q_random_std")}
+    keys = ("eps_alpha_action", "eps_actor", "eps_next_action", "random_action_uniform")
+    noise = [file.tensor(f"rand.{key}") for key in keys]
+    for call in range(file.hp["calls"]):
+        *normal, uniform = (value[call] for value in noise)
+        found = agent.update(read_batch(file, call, "gamma"), EDACNoise(*normal, 2 * uniform - 1))
+        check_metrics(found, file, call, names)
+        for name, state in edac_states(file, f"out.param{call + 1}").items():
+            check_state(agent.get_submodule(name), state, file.hp["lr_actor"])
+        log_alpha = file.tensor(f"out.param{call + 1}.log_alpha").squeeze()
+        torch.testing.assert_close(agent.log_temperature.data, log_alpha, rtol=0, atol=1e-6)
