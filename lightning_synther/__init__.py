@@ -15,6 +15,7 @@ _EXPORTS = {
     "DrQV2": "agents",
     "EDAC": "agents",
     "IQL": "agents",
+    "REDQ": "agents",
     "SAC": "agents.sac_module",
     "TD3BC": "agents",
     "LatentDiffusion": "diffusion.module",

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_synther.agents import BC, CQL, EDAC, IQL, TD3BC, Agent, DrQV2
+from lightning_synther.agents import BC, CQL, EDAC, IQL, REDQ, TD3BC, Agent, DrQV2
 from lightning_synther.errors import ConfigError
 from tests.agents.tiny import SIZES, loader, make, make_batch, trainer
 
@@ -17,6 +17,7 @@ ALGORITHMS: dict[type[Agent], dict[str, Any]] = {
     TD3BC: {},
     IQL: {},
     EDAC: {"num_critics": 4},
+    REDQ: {"num_critics": 4, "utd_ratio": 2},
 }
 
 

@@ -9,8 +9,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_synther.agents import EDAC, IQL, TD3BC, Agent
+from lightning_synther.agents import EDAC, IQL, REDQ, TD3BC, Agent
 from lightning_synther.agents.edac_module import EDACNoise
+from lightning_synther.agents.redq_module import REDQNoise
 from lightning_synther.networks.ensemble import stack_members
 from lightning_synther.transition import Transition
 from tests.parity.conftest import Golden
@@ -169,3 +170,85 @@ def test_edac_update(golden: Load) -> None:
             check_state(agent.get_submodule(name), state, file.hp["lr_actor"])
         log_alpha = file.tensor(f"out.param{call + 1}.log_alpha").squeeze()
         torch.testing.assert_close(agent.log_temperature.data, log_alpha, rtol=0, atol=1e-6)
+
+
+def redq_states(file: Golden, family: str) -> dict[str, State]:
+    num_layers = len(file.hp["hidden_sizes"])
+    hidden = [f"hidden_layers.{i}" for i in range(num_layers)]
+    actor = gaussian_actor(file.state(f"{family}.policy_net."), hidden, "last_fc_layer", "last_fc_log_std")
+    states = {"actor": actor}
+    numbers = {f"{key}.": f"q.{2 * i}." for i, key in enumerate([*hidden, "last_fc_layer"])}
+    for ours, theirs in {"critic": "q_net_list", "critic_target": "q_target_net_list"}.items():
+        critics = [renamed(file.state(f"{family}.{theirs}.{j}."), numbers) for j in range(file.hp["num_Q"])]
+        states[ours] = stack_members(critics)
+    return states
+
+
+def redq_agent(file: Golden) -> REDQ:
+    hp = file.hp
+    agent = REDQ(
+        observation_dim=hp["obs_dim"],
+        action_dim=hp["act_dim"],
+        hidden_dim=hp["hidden_sizes"][0],
+        num_layers=len(hp["hidden_sizes"]),
+        tau=1 - hp["polyak"],
+        num_critics=hp["num_Q"],
+        learn_temperature=hp["auto_alpha"],
+        target_entropy=hp["target_entropy_value"],
+        max_action=hp["act_limit"],
+        **chosen(file, "lr", "alpha", "num_min", "q_target_mode", "utd_ratio"),
+        policy_update_delay=hp["policy_update_delay"],
+    )
+    assert agent.log_std_bounds == (hp["log_std_min"], hp["log_std_max"])
+    assert agent.log_prob_epsilon == hp["action_bound_epsilon"]
+    load(agent, redq_states(file, "init"))
+    assert float(agent.temperature) == pytest.approx(float(file["init.alpha"]))
+    if hp["auto_alpha"]:
+        agent.log_temperature.data.copy_(file.tensor("init.log_alpha").squeeze())
+    return agent
+
+
+def redq_batch(file: Golden, update: int) -> Transition:
+    """Real transitions, then synthetic ones where the case has them."""
+    parts = []
+    for kind, buffer in (("real", "in.buffer."), ("synthetic", "in.synthetic_buffer.")):
+        if f"rand.{kind}_indices" in file:
+            index = file.tensor(f"rand.{kind}_indices")[update]
+            parts.append({key: value[index] for key, value in file.state(buffer).items()})
+    rows = {key: torch.cat([part[key] for part in parts]) for key in parts[0]}
+    discount = file.hp["gamma"] * (1 - rows["done"])
+    return Transition(rows["obs1"], rows["acts"], rows["rews"][:, None], rows["obs2"], discount[:, None])
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        "d2_redq_update",
+        "d2_redq_update_delay1",
+        "d2_redq_update_ave",
+        "d2_redq_update_fixed_alpha",
+        "d3_synther_redq_update",
+    ],
+)
+def test_redq_update(golden: Load, case: str) -> None:
+    file = golden(case)
+    agent = redq_agent(file)
+    noise, actor_noise = file.tensor("rand.eps_next_action"), iter(file.tensor("rand.eps_policy"))
+    for call in range(file.hp["calls"]):
+        for update in range(call * file.hp["utd_ratio"], (call + 1) * file.hp["utd_ratio"]):
+            own = next(actor_noise) if agent.actor_is_due else torch.zeros_like(noise[update])
+            members = file.tensor("rand.ensemble_indices")[update]
+            metrics = agent.update(redq_batch(file, update), REDQNoise(noise[update], own, members))
+        found = {"LossPi": metrics["actor_loss"], "Alpha": metrics["temperature"]}
+        found["LossQ1"] = metrics["critic_loss"] / file.hp["num_Q"]
+        if file.hp["auto_alpha"]:
+            found["LossAlpha"] = metrics["temperature_loss"]
+        check_metrics(found, file, call, {name: name for name in found})
+        log_prob = file["out.metric.LogPi"][call]
+        np.testing.assert_allclose(float(metrics["actor_ent"]), -log_prob.mean(), rtol=1e-4)
+        for name, state in redq_states(file, f"out.param{call + 1}").items():
+            check_state(agent.get_submodule(name), state, file.hp["lr"])
+        if file.hp["auto_alpha"]:
+            log_alpha = file.tensor(f"out.param{call + 1}.log_alpha").squeeze()
+            torch.testing.assert_close(agent.log_temperature.data, log_alpha, rtol=0, atol=1e-6)
+    assert next(actor_noise, None) is None, "as many updates of the actor as published"
