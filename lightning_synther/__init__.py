@@ -12,6 +12,7 @@ _EXPORTS = {
     "Agent": "agents",
     "BC": "agents",
     "CQL": "agents",
+    "CQLSAC": "agents",
     "DrQV2": "agents",
     "EDAC": "agents",
     "IQL": "agents",

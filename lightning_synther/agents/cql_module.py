@@ -72,7 +72,7 @@ def critic_values(
 class CQLNoise(NamedTuple):
     """Random numbers of a critic's step: standard normals, but for uniform ``random_action``."""
 
-    target: Tensor  # (B, A)
+    target: Tensor  # (B, A); of M actions (B, M, A) where the target takes the best of several
     random_action: Tensor  # (B, R, A) in [-1, 1)
     following: Tensor  # (B, R, A)
     current: Tensor  # (B, R, A)

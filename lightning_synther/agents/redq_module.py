@@ -28,8 +28,8 @@ class REDQNoise(NamedTuple):
 class REDQ(MaxEntropyAgent):
     """Randomized Ensembled Double Q-learning (Chen et al. 2021, arXiv 2101.05982), SynthER's online agent.
 
-    Every ``utd_ratio`` updates make one round, as many as there are for one environment step; the actor learns
-    on every ``policy_update_delay``-th update of a round, and on its last. It logs ``critic_loss`` (summed
+    Every ``utd_ratio`` updates make one round, those of one environment step; the actor learns on every
+    ``policy_update_delay``-th update of a round, and on its last. It logs ``critic_loss`` (summed
     over critics), ``critic_q``, ``critic_target_q`` and ``batch_reward`` (batch means); ``actor_loss``,
     ``actor_ent``, ``temperature`` and ``temperature_loss``.
 

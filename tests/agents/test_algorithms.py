@@ -8,12 +8,13 @@ from typing import Any
 import pytest
 import torch
 
-from lightning_synther.agents import BC, CQL, EDAC, IQL, REDQ, TD3BC, Agent, DrQV2
+from lightning_synther.agents import BC, CQL, CQLSAC, EDAC, IQL, REDQ, TD3BC, Agent, DrQV2
 from lightning_synther.errors import ConfigError
 from tests.agents.tiny import SIZES, loader, make, make_batch, trainer
 
 ALGORITHMS: dict[type[Agent], dict[str, Any]] = {
     CQL: {"with_lagrange": True, "num_random": 3},
+    CQLSAC: {"cql_lagrange": True, "cql_n_actions": 3},
     TD3BC: {},
     IQL: {},
     EDAC: {"num_critics": 4},

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from lightning_synther.agents import CQL, cql
+from lightning_synther.agents import CQL, CQLSAC, cql, sac
 from tests.agents.test_algorithms import build
 from tests.agents.tiny import make_batch
 
@@ -56,3 +56,36 @@ def test_trunks_run_once_for_an_update() -> None:
     agent.critic.trunk.register_forward_hook(count)
     agent.update(make_batch(0))
     assert rows == [8, 8], "once in the critic's step, once in the actor's, on a batch of 8"
+
+
+def test_cql_sac_clones_at_first_where_asked() -> None:
+    agent = build(CQLSAC, "states", "", bc_steps=2, actor_lr=1e-3)
+    batch = make_batch(0, shape=(5,))
+    for update in range(3):
+        noise, noise_actor = agent.draw(batch)
+        gaussian = agent.actor.gaussian(batch.observation)
+        action, log_prob = sac.squash(*gaussian, noise_actor)
+        q = agent.critic(batch.observation, action).amin(0)
+        worth = sac.log_density(*gaussian, batch.action) if update < 2 else q
+        expected = (agent.log_temperature.exp() * log_prob - worth).mean().detach()
+        metrics = agent.update(batch, (noise, noise_actor))
+        torch.testing.assert_close(metrics["actor_loss"], expected)
+
+
+def test_log_density_of_data_on_the_bound_is_finite() -> None:
+    mean, log_std = torch.zeros(1, 2), torch.zeros(1, 2)
+    action = torch.tensor([[1.0, -1.0]])
+    assert sac.log_density(mean, log_std, action).isfinite()
+    noise = torch.tensor([[0.3, -0.7]])
+    sampled, log_prob = sac.squash(mean, log_std, noise)
+    torch.testing.assert_close(sac.log_density(mean, log_std, sampled), log_prob)
+
+
+def test_cql_sac_targets_may_rest() -> None:
+    agent = build(CQLSAC, "states", "", target_update_period=2)
+    weight = agent.critic_target.q[0].weight
+    before = weight.clone()
+    agent.update(make_batch(0, shape=(5,)))
+    assert torch.equal(weight, before)
+    agent.update(make_batch(1, shape=(5,)))
+    assert not torch.equal(weight, before)

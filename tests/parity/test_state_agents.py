@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lightning_synther.agents import EDAC, IQL, REDQ, TD3BC, Agent
+from lightning_synther.agents import CQLSAC, EDAC, IQL, REDQ, TD3BC, Agent
+from lightning_synther.agents.cql_module import CQLNoise
 from lightning_synther.agents.edac_module import EDACNoise
 from lightning_synther.agents.redq_module import REDQNoise
 from lightning_synther.networks.ensemble import stack_members
@@ -55,10 +56,11 @@ def members(file: Golden, prefixes: Iterable[str]) -> State:
 
 
 def check_state(module: nn.Module, expected: State, lr: float) -> None:
-    actual = module.state_dict()
+    """Compare parameters within 0.2 % of a step, or a few float32 roundings of a weight near 1."""
+    actual, atol = module.state_dict(), max(0.002 * lr, 5e-7)
     assert set(actual) == set(expected)
     for key, value in expected.items():
-        np.testing.assert_allclose(actual[key], value, rtol=0, atol=max(0.002 * lr, 1e-7), err_msg=key)
+        np.testing.assert_allclose(actual[key], value, rtol=0, atol=atol, err_msg=key)
 
 
 def check_metrics(metrics: State, file: Golden, call: int, names: dict[str, str]) -> None:
@@ -252,3 +254,74 @@ def test_redq_update(golden: Load, case: str) -> None:
             log_alpha = file.tensor(f"out.param{call + 1}.log_alpha").squeeze()
             torch.testing.assert_close(agent.log_temperature.data, log_alpha, rtol=0, atol=1e-6)
     assert next(actor_noise, None) is None, "as many updates of the actor as published"
+
+
+def cql_states(file: Golden, family: str) -> dict[str, State]:
+    pairs = {"critic": "critic_{}.network.", "critic_target": "target_critic_{}.network."}
+    critics = {n: members(file, (f"{family}.{p.format(i)}" for i in (1, 2))) for n, p in pairs.items()}
+    names = {f"log_std_{name}.constant": f"log_std_{name}" for name in ("multiplier", "offset")}
+    actor = renamed(file.state(f"{family}.actor."), {"base_network": "policy", **names})
+    return critics | {"actor": actor}
+
+
+def cql_agent(file: Golden) -> CQLSAC:
+    hp = file.hp
+    names = ["alpha_multiplier", "backup_entropy", "bc_steps", "target_update_period", "cql_n_actions"]
+    names += ["cql_importance_sample", "cql_lagrange", "cql_target_action_gap", "cql_temp"]
+    names += ["cql_min_q_weight", "cql_max_target_backup", "target_entropy", "max_action"]
+    agent = CQLSAC(
+        **sizes(file),
+        **chosen(file, *names),
+        num_layers=len(file.state("init.critic_1.network.")) // 2 - 1,
+        lr=hp["qf_lr"],
+        actor_lr=hp["policy_lr"],
+        tau=hp["soft_target_update_rate"],
+        learn_temperature=hp["use_automatic_entropy_tuning"],
+        cql_clip_diff_min=float(hp["cql_clip_diff_min"]),
+        cql_clip_diff_max=float(hp["cql_clip_diff_max"]),
+    )
+    assert agent.log_std_bounds == (hp["log_std_min"], hp["log_std_max"])
+    load(agent, cql_states(file, "init"))
+    for parameter, key in cql_scalars(agent):
+        parameter.data.copy_(file.tensor(f"init.{key}.constant"))
+    return agent
+
+
+def cql_scalars(agent: CQLSAC) -> list[tuple[nn.Parameter, str]]:
+    """Learned temperature and multiplier, with their published names."""
+    learned = [(agent.log_temperature, "log_alpha")] if agent.log_temperature.requires_grad else []
+    multiplier = agent.conservatism.log_multiplier
+    return learned + ([(multiplier, "log_alpha_prime")] if multiplier is not None else [])
+
+
+def cql_metrics(file: Golden) -> dict[str, str]:
+    names = {"policy_loss": "actor_loss", "log_pi": "actor_logprob", "alpha": "temperature"}
+    names |= {"average_target_q": "critic_next_q"}
+    if file.hp["use_automatic_entropy_tuning"]:
+        names["alpha_loss"] = "temperature_loss"
+    if file.hp["cql_lagrange"]:
+        names |= {"alpha_prime": "cql_multiplier", "alpha_prime_loss": "cql_multiplier_loss"}
+    for k in (1, 2):
+        names |= {f"average_qf{k}": f"critic_q{k}", f"qf{k}_loss": f"critic_q{k}_td_loss"}
+        names |= {f"cql_min_qf{k}_loss": f"cql_critic_q{k}_loss", f"cql_qf{k}_diff": f"cql_critic_q{k}_gap"}
+        names |= {f"cql_std_q{k}": f"cql_critic_q{k}_std", f"cql_q{k}_rand": f"cql_critic_q{k}_rand"}
+        names[f"cql_q{k}_current_actions"] = f"cql_critic_q{k}_curr_actions"
+        names[f"cql_q{k}_next_actions"] = f"cql_critic_q{k}_next_actions"
+    return names
+
+
+@pytest.mark.parametrize("case", ["default", "lagrange", "noimp_maxbackup_entropy", "bc_clip"])
+def test_cql_sac_update(golden: Load, case: str) -> None:
+    file = golden(f"c_cql_{case}_update")
+    agent = cql_agent(file)
+    keys = ("eps_next_action", "cql_random_action", "eps_cql_next", "eps_cql_curr", "eps_policy_action")
+    for call in range(file.hp["calls"]):
+        target, *others, actor = (file.tensor(f"rand.{key}")[call] for key in keys)
+        target = target[:, None] if target.dim() == 2 else target
+        found = agent.update(read_batch(file, call), (CQLNoise(target, *others), actor))
+        check_metrics(found, file, call, cql_metrics(file))
+        for name, state in cql_states(file, f"out.param{call + 1}").items():
+            check_state(agent.get_submodule(name), state, file.hp["policy_lr"])
+        for parameter, key in cql_scalars(agent):
+            expected = file.tensor(f"out.param{call + 1}.{key}.constant")
+            torch.testing.assert_close(parameter.data, expected, rtol=0, atol=1e-6)
