@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 
-from lightning_synther.agents import BC, CQL, CQLSAC, EDAC, IQL, REDQ, TD3BC, Agent, DrQV2
+from lightning_synther.agents import BC, CQL, CQLSAC, EDAC, IQL, REDQ, SAC, TD3BC, Agent, DrQV2
 from lightning_synther.errors import ConfigError
 from tests.agents.tiny import SIZES, loader, make, make_batch, trainer
 
@@ -16,9 +17,10 @@ ALGORITHMS: dict[type[Agent], dict[str, Any]] = {
     CQL: {"with_lagrange": True, "num_random": 3},
     CQLSAC: {"cql_lagrange": True, "cql_n_actions": 3},
     TD3BC: {},
-    IQL: {},
+    IQL: {"max_steps": 10},
     EDAC: {"num_critics": 4},
     REDQ: {"num_critics": 4, "utd_ratio": 2},
+    SAC: {},
 }
 
 
@@ -68,9 +70,33 @@ def test_trains_and_reloads(
     action = agent.policy(batch.observation)
     assert action.shape == batch.action.shape
     assert action.abs().max() <= 1
+    if observation == "latents":
+        frames = make_batch(1).observation
+        assert torch.equal(agent.policy(frames), agent.policy(agent.pixel_encoder.encode(frames)))
     assert torch.equal(loaded.policy(batch.observation), action)
     for key, value in agent.state_dict().items():
         assert torch.equal(loaded.state_dict()[key], value), key
+
+
+class SeedEveryBatch(Callback):
+    """Noise that depends on the update alone, as the stages have it."""
+
+    def on_train_batch_start(self, trainer: Any, *_: Any) -> None:
+        torch.manual_seed(trainer.global_step)
+
+
+@pytest.mark.parametrize("cls", ALGORITHMS)
+def test_a_resumed_run_ends_like_an_uninterrupted_one(cls: type[Agent], tmp_path: Path) -> None:
+    def run_to(steps: int, ckpt: Path | None = None) -> Any:
+        agent = build(cls, "states", "")
+        run = trainer(steps, callbacks=[SeedEveryBatch()])
+        run.fit(agent, loader(agent, shape=(5,)), ckpt_path=ckpt)
+        return run
+
+    run_to(3).save_checkpoint(tmp_path / "half.ckpt")
+    resumed = run_to(6, tmp_path / "half.ckpt").lightning_module.state_dict()
+    for key, value in run_to(6).lightning_module.state_dict().items():
+        assert torch.equal(value, resumed[key]), key
 
 
 @pytest.mark.parametrize("cls", ALGORITHMS)
