@@ -258,6 +258,8 @@ class Chain:
                 latents.directory / "train",
                 stage.directory / "store",
                 heldout if heldout.exists() else None,
+                self.pixels.train,
+                self.latents.views,
             )
             return {"transitions": config.num_transitions, "fidelity": scores}
 

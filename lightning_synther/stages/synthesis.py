@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from lightning_synther.data.replay import PixelReplay
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.stages.config import SynthesisConfig
 from lightning_synther.stages.training import TrainerFactory, interruptible
 from lightning_synther.synthesis.fidelity import fidelity
 from lightning_synther.synthesis.figures import fidelity_figure
+from lightning_synther.synthesis.neighbours import neighbour_figure
 from lightning_synther.synthesis.sample import StoreWriterCallback, SynthesisData
 
 
@@ -44,8 +46,17 @@ def sample_store(
     return TransitionStore.open(path, expected=model.spec)
 
 
-def judge(factory: TrainerFactory, real: Path, synthetic: Path, heldout: Path | None) -> dict[str, Any]:
+def judge(
+    factory: TrainerFactory,
+    real: Path,
+    synthetic: Path,
+    heldout: Path | None,
+    replay: PixelReplay,
+    views: int = 1,
+) -> dict[str, Any]:
     """Fidelity of a synthetic store, as scores and in TensorBoard.
+
+    ``replay`` holds the frames that the ``real`` store was encoded from, ``views`` rows for a transition.
 
     Compared with held-out episodes; without any, with the training data, which flatters a model that
     memorises: ``compared_with`` says which.
@@ -59,6 +70,9 @@ def judge(factory: TrainerFactory, real: Path, synthetic: Path, heldout: Path | 
     logger.log_metrics({f"fidelity/{name}": value for name, value in scores.items()}, step=0)
     logger.experiment.add_figure(
         "fidelity/real_and_synthetic", fidelity_figure(other.rows, made.rows, store.spec), 0
+    )
+    logger.experiment.add_figure(
+        "fidelity/nearest_frames", neighbour_figure(replay, store.rows, made.rows, store.spec, views=views), 0
     )
     logger.finalize("success")
     return {"compared_with": "heldout" if heldout else "training", **scores}
