@@ -17,6 +17,7 @@ from lightning_synther.agents import BC, Agent, DrQV2
 from lightning_synther.envs.control import EnvConfig
 from lightning_synther.evaluation.episodes import EpisodeSeeds
 from lightning_synther.transition import Transition
+from tests.agents.test_algorithms import ALGORITHMS
 from tests.agents.tiny import loader, make, trainer
 
 ENV = EnvConfig("cartpole_balance", observation="states", time_limit=0.1).to_dict()
@@ -24,6 +25,9 @@ CASES: dict[str, tuple[type[Agent], dict[str, Any], str]] = {
     "drqv2_bc": (DrQV2, {"bc_weight": 2.5}, "ddp_find_unused_parameters_true"),
     "drqv2": (DrQV2, {"bc_weight": None}, "ddp"),
     "bc": (BC, {}, "ddp_find_unused_parameters_true"),
+}
+CASES |= {
+    cls.__name__: (cls, {"observation": "pixels", **settings}, "ddp") for cls, settings in ALGORITHMS.items()
 }
 
 
@@ -36,9 +40,19 @@ def split(cls: type[Agent]) -> type[Agent]:
             draws = self.draw(batch)
             rank, ranks = self.global_rank, self.trainer.world_size
             share = Transition(*(tensor.chunk(ranks)[rank] for tensor in batch))
-            return super().update(share, draws.chunk(ranks, dim=-2)[rank])
+            return super().update(share, share_of(draws, len(batch.action), rank, ranks))
 
     return Split
+
+
+def share_of(draws: Any, batch_size: int, rank: int, ranks: int) -> Any:
+    """A rank's share of random numbers: the batch is their first dimension, or the one before the last."""
+    if isinstance(draws, tuple):
+        shares = [share_of(draw, batch_size, rank, ranks) for draw in draws]
+        return type(draws)(*shares) if hasattr(draws, "_fields") else tuple(shares)
+    if len(draws) == batch_size:
+        return draws.chunk(ranks)[rank]
+    return draws.chunk(ranks, dim=-2)[rank] if draws.dim() == 3 else draws
 
 
 def main(devices: int, folder: Path) -> None:
