@@ -93,13 +93,14 @@ def all_ranks(trainer: pl.Trainer, restartable: bool = True) -> Iterator[None]:
 
 
 def _end(others: list[subprocess.Popen[bytes]], error: BaseException) -> None:
-    """End the ranks that this process started; a started rank gives rank zero the first word."""
+    """End the ranks that this process started; a started rank waits whether rank zero speaks for it."""
     if not is_rank_zero():
-        if not isinstance(error, KeyboardInterrupt):
-            time.sleep(GRACE)
+        time.sleep(GRACE)
         return
     failed = [process.poll() for process in others if process.poll()]
     for process in others:
-        process.terminate()
+        process.kill()  # a Trainer would answer SIGTERM with a barrier that nobody joins
+    for process in others:
+        process.wait()
     if failed and isinstance(error, RuntimeError):  # what the lost connection looks like from here
         raise BackendError("another process of this run failed, see its message above") from error
