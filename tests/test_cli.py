@@ -1,4 +1,4 @@
-"""Mistakes on the command line and in config files: one sentence that names the key, status 1, no traceback."""
+"""Mistakes on the command line and in configs: one sentence that names the key, status 1, no traceback."""
 
 from __future__ import annotations
 
