@@ -21,7 +21,9 @@ MAX_CANDIDATES = 50_000
 
 
 def nearest(queries: Tensor, candidates: Tensor) -> Tensor:
-    """Index (Q,) of the nearest of ``candidates`` (N, D) to each of ``queries`` (Q, D), in units of their spread.
+    """Index (Q,) of the nearest of ``candidates`` (N, D) to each of ``queries`` (Q, D).
+
+    Distances are in units of each column's spread among the candidates.
 
     >>> nearest(torch.tensor([[0.9]]), torch.tensor([[0.0], [1.0], [2.0]]))
     tensor([1])
@@ -40,10 +42,10 @@ def neighbour_figure(
     count: int = 8,
     seed: int = 0,
 ) -> Figure:
-    """Real transitions as frames (s above s'), beside synthetic ones as the real frames nearest to z and to z'.
+    """Real transitions as frames, s above s'; below, synthetic ones as the real frames nearest to z and z'.
 
-    The frame of z is searched among the z of all real transitions, that of z' among their z', independently: a
-    synthetic transition makes sense where its two frames follow one another.
+    The frame of z is searched among the z of all real transitions, that of z' among their z', independently:
+    a synthetic transition makes sense where its two frames follow one another.
 
     Args:
         replay: where the frames are; transition i of it made the rows i * views ... of ``real``.
