@@ -147,7 +147,7 @@ class AgentStage:
 
     def _trainer(self, stage: Stage) -> pl.Trainer:
         settings = {key: instantiate(value) for key, value in self.trainer.items() if value is not None}
-        settings |= self.factory.settings()
+        settings = {"log_every_n_steps": 1, **settings, **self.factory.settings()}
         callbacks = settings.pop("callbacks", [])
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         if isinstance(settings.get("val_check_interval"), int):
