@@ -190,9 +190,7 @@ class SyntherCLI(LightningCLI):
         Raises `ConfigError` for settings that a stage would refuse, possibly hours from now.
         """
         chain = self._chain() if self._starts_from_pixels() else None
-        self._agent_stage(None).check()
-        if chain is not None:
-            chain.check()
+        self._agent_stage(None).check(None if chain is None else chain.check())
         return chain
 
     def run_validate(self) -> None:
@@ -335,7 +333,7 @@ def quieten_lightning() -> None:
         r"Found \d+ module\(s\) in eval mode",
         r"The '\w+_dataloader' does not have many workers",
         r"Using `DistributedSampler` with the dataloaders",  # an episode that two ranks ran counts once
-        r"It is recommended to use `self.log\(.*sync_dist=True",  # what is logged has been averaged over ranks
+        r"It is recommended to use `self.log\(.*sync_dist=True",  # it has been averaged over ranks
         r"Starting from v1.9.0, `tensorboardX` has been removed",
     ):
         warnings.filterwarnings("ignore", message=message)

@@ -68,8 +68,11 @@ class AgentStage:
     artefacts: Artefacts | None = None
     data_overrides: Mapping[str, Any] = field(default_factory=dict)
 
-    def check(self) -> None:
-        """Raise `ConfigError` now for what would otherwise come out after the stages before."""
+    def check(self, encoder_config: Mapping[str, Any] | None = None) -> None:
+        """Raise `ConfigError` now for what would otherwise come out after the stages before.
+
+        ``encoder_config`` holds the sizes of the encoder that they will train.
+        """
         for key in OWN_TRAINER_SETTINGS:
             if self.trainer.get(key) is not None:
                 raise ConfigError(f"trainer.{key} is given, but a run decides it itself: remove it")
@@ -79,6 +82,10 @@ class AgentStage:
             self.data.init_args.get("updates_per_step", 1),
             self.trainer.get("precision"),
         )
+        args = self._data_args()
+        self._build_data(args)
+        if encoder_config is not None:
+            self.model.build(env=args["dataset"].env(), action_dim=1, encoder_config=dict(encoder_config))
 
     def run(self) -> dict[str, Any]:
         """Train what is not trained, evaluate what is not evaluated; returns the scores."""
@@ -103,17 +110,23 @@ class AgentStage:
         return ensure(stage, build)
 
     def _train(self) -> Stage:
-        data_args = {**self.data.init_args, **self.data_overrides}
-        stage = Stage(self.factory.run_dir, self.name, self._inputs(data_args))
+        args = self._data_args()
+        stage = Stage(self.factory.run_dir, self.name, self._inputs(args))
 
         def build() -> dict[str, Any]:
             seed_everything(stage_seed(self.factory.seed, "agent"), verbose=False)
-            model, data = self._build(data_args)
+            model, data = self._build(args)
             fit(stage, self._trainer(stage), model, data)
             return {}
 
         ensure(stage, build)
         return stage
+
+    def _data_args(self) -> dict[str, Any]:
+        args = {**self.data.init_args, **self.data_overrides}
+        if isinstance(args.get("dataset"), dict):
+            args["dataset"] = DatasetConfig(**args["dataset"])
+        return args
 
     def _inputs(self, data_args: Mapping[str, Any]) -> dict[str, Any]:
         inputs = {
@@ -130,17 +143,14 @@ class AgentStage:
                 inputs["encoder"] = hashlib.blake2b(Path(checkpoint).read_bytes(), digest_size=8).hexdigest()
         return inputs
 
-    def _build(self, data_args: Mapping[str, Any]) -> tuple[pl.LightningModule, pl.LightningDataModule]:
-        args = dict(data_args)
-        if isinstance(args.get("dataset"), dict):
-            args["dataset"] = DatasetConfig(**args["dataset"])
+    def _build(self, args: Mapping[str, Any]) -> tuple[pl.LightningModule, pl.LightningDataModule]:
         if self.artefacts is None:
             return self.model.build(**_sizes(self.model, args)), self._build_data(args)
         agent = self.model.build(
             env=args["dataset"].env(), encoder_checkpoint=str(self.artefacts.encoder_checkpoint)
         )
-        args |= {"real": str(self.artefacts.real), "synthetic": str(self.artefacts.synthetic)}
-        return agent, self._build_data(args)
+        stores = {"real": str(self.artefacts.real), "synthetic": str(self.artefacts.synthetic)}
+        return agent, self._build_data({**args, **stores})
 
     def _build_data(self, args: Mapping[str, Any]) -> pl.LightningDataModule:
         return cast(pl.LightningDataModule, self.data.cls(**args))

@@ -39,6 +39,7 @@ from lightning_synther.stages.training import (
     stage_seed,
 )
 from lightning_synther.synthesis.encode import encode_dataset
+from lightning_synther.transition import TransitionSpec
 
 log = logging.getLogger(__name__)
 
@@ -92,10 +93,17 @@ class Chain:
         """The run's seed."""
         return self.factory.seed
 
-    def check(self) -> None:
-        """Raise `ConfigError` now for what a stage would refuse hours later."""
+    def check(self) -> dict[str, Any]:
+        """Sizes of the encoder that stage 1 will train.
+
+        Raises `ConfigError` now for what a stage would refuse hours later; builds the networks to find out.
+        """
         self.encoder_training.check("encoder")
         self.diffusion_training.check("diffusion")
+        agent = self.encoder.build(observation="pixels", action_dim=1, env=self.dataset.env())
+        encoder = LatentEncoder.from_agent(agent)
+        self.diffusion.build(spec=TransitionSpec(encoder.latent_dim, 1, self.dataset.gamma).to_dict())
+        return encoder.config
 
     def run(self) -> Artefacts:
         """Bring every stage to *finished*, in order."""

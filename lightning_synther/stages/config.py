@@ -116,6 +116,7 @@ class StageTraining:
 
     def check(self, stage: str) -> None:
         """Raise `ConfigError` for settings that do not go together."""
+        _check_counts(f"{stage}.training", batch_size=self.batch_size, updates_per_step=self.updates_per_step)
         check_training(f"{stage}.training", self.max_steps, self.updates_per_step, self.precision)
 
     def result_inputs(self) -> dict[str, Any]:
@@ -138,6 +139,14 @@ class LatentsConfig:
     shift: bool = False
     batch_size: int = 256
 
+    def __post_init__(self) -> None:
+        if self.views > 1 and not self.shift:
+            raise ConfigError(
+                f"diffusion.latents.views is {self.views}, but they differ only by their shifts: "
+                "set diffusion.latents.shift to true, or views to 1"
+            )
+        _check_counts("diffusion.latents", views=self.views, batch_size=self.batch_size)
+
 
 @dataclass
 class SynthesisConfig:
@@ -152,6 +161,9 @@ class SynthesisConfig:
     num_transitions: int = 5_000_000
     chunk_size: int = 10_000
     precision: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_counts("synthesis", num_transitions=self.num_transitions, chunk_size=self.chunk_size)
 
 
 @dataclass
@@ -176,3 +188,12 @@ class EvaluationConfig:
 
     episodes: int = 10
     seed: int = 1
+
+    def __post_init__(self) -> None:
+        _check_counts("evaluation", episodes=self.episodes)
+
+
+def _check_counts(where: str, **counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ConfigError(f"{where}.{name} is {count}: give at least 1")

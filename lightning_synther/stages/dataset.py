@@ -48,10 +48,9 @@ def provide_dataset(config: DatasetConfig, num_workers: int = 2) -> tuple[Path, 
     directory = dataset_dir(config.root, config.task, config.policy, config.image_size)
     provenance = directory / "provenance.json"
     if config.source in ("auto", "local") and has_data(directory):
-        if not provenance.exists():
-            return directory, "local"
-        if _collected_enough(provenance, config):
-            return directory, "collected"
+        collected = provenance.exists()
+        if not collected or config.source == "local" or _collected_enough(provenance, config):
+            return directory, "collected" if collected else "local"
     if config.source == "local":
         raise ConfigError(
             f"data.dataset.source is local, but {directory} holds no dataset: "

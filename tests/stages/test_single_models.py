@@ -1,4 +1,4 @@
-"""``fit`` of a model without the stages before it: a diffusion model on a store, agents on stores, online SAC."""
+"""``fit`` of a model without the stages before it: diffusion on a store, agents on stores, online SAC."""
 
 from __future__ import annotations
 
