@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 log = logging.getLogger(__name__)
 
-BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt} {unit} [{elapsed}<{remaining}, {rate_fmt}]"
+BAR = "{desc}: {percentage:3.0f}%|{bar}| {n_fmt}/{total_fmt}{unit} [{elapsed}<{remaining}, {rate_fmt}]"
 SHARE = 0.1  # a line for every tenth of the work,
 SHORTEST, LONGEST = 5.0, 60.0  # but with at least and at most so many seconds between two lines
 
@@ -25,16 +25,26 @@ class Progress:
         total: number of things; None where nobody knows.
         unit: their name, in the plural.
         initial: how many were done before.
+        show: whether to say anything.
     """
 
-    def __init__(self, description: str, total: int | None, unit: str, initial: int = 0) -> None:
+    def __init__(
+        self, description: str, total: int | None, unit: str, initial: int = 0, show: bool = True
+    ) -> None:
         self.description, self.total, self.unit = description, total, unit
         self.initial = self.count = self._reported = initial
         self._start = self._last = time.monotonic()
         self._bar: tqdm[None] | None = None
-        if sys.stderr.isatty():
+        self._show = show
+        if show and sys.stderr.isatty():
             self._bar = tqdm(
-                desc=description, total=total, unit=unit, initial=initial, bar_format=BAR, dynamic_ncols=True
+                desc=description,
+                total=total,
+                unit=f" {unit}",
+                initial=initial,
+                bar_format=BAR if total else None,
+                dynamic_ncols=True,
+                mininterval=0.5,
             )
 
     def update(self, count: int = 1) -> None:
@@ -42,8 +52,8 @@ class Progress:
         self.count += count
         if self._bar is not None:
             self._bar.update(count)
-        elif self._due():
-            log.info("%s", self)
+        elif self._show and self._due():
+            log.info("%s", str(self))  # as it is now, also to handlers that format later
             self._last, self._reported = time.monotonic(), self.count
 
     def close(self) -> None:

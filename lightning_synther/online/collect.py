@@ -15,7 +15,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from lightning_synther.data.vd4rl import Hdf5Writer, dataset_dir
 from lightning_synther.envs.control import ControlEnv, EnvConfig
@@ -23,6 +22,7 @@ from lightning_synther.errors import ConfigError
 from lightning_synther.online import policies
 from lightning_synther.online.provenance import CollectionRequest, Provenance
 from lightning_synther.online.recorder import record_episodes, writing
+from lightning_synther.progress import Progress
 
 log = logging.getLogger(__name__)
 
@@ -40,20 +40,25 @@ def collect(
     policy_path: str | None = None,
     action_repeat: int = 2,
     time_limit: float | None = None,
-    progress: bool | None = None,
+    progress: bool = True,
 ) -> Path:
     """Collect rendered episodes; returns their folder, ``<root>/main/<task>/<policy>/<image_size>px``.
 
     The folder is continued where it holds an interrupted or smaller collection of the same kind, used as it
     is where it is complete, and not touched where it holds anything else.
 
-    Args: task: any task of the dm_control suite, as in ``cheetah_run``. policy: ``random`` or a shipped
-    policy such as ``medium``; beside `policy_path`, the dataset's name only. root: folder of V-D4RL's layout.
-    episodes: number of episodes. seed: of the episodes' starts and of the actions' noise. image_size: height
-    and width of a frame; 64 writes NPZ files, everything else HDF5. num_workers: processes that render; 0 for
-    none. It never changes the data. policy_path: .safetensors file of the behaviour policy. action_repeat:
-    control steps per action. time_limit: simulated seconds of an episode (default: the task's own). progress:
-    show a bar (default: on a terminal).
+    Args:
+        task: any task of the dm_control suite, as in ``cheetah_run``.
+        policy: ``random`` or a shipped policy such as ``medium``; beside `policy_path`, the dataset's name only.
+        root: folder of V-D4RL's layout.
+        episodes: number of episodes.
+        seed: of the episodes' starts and of the actions' noise.
+        image_size: height and width of a frame; 64 writes NPZ files, everything else HDF5.
+        num_workers: processes that render; 0 for none. It never changes the data.
+        policy_path: .safetensors file of the behaviour policy.
+        action_repeat: control steps per action.
+        time_limit: simulated seconds of an episode (default: the task's own).
+        progress: show a bar, or where there is no terminal, a line now and then.
 
     Raises:
         ConfigError: a setting that cannot be honoured, or a folder that holds other files.
@@ -74,13 +79,8 @@ def collect(
         return record.directory
     packer = _Packer(record)
     missing = packer.missing()
-    bar = tqdm(
-        total=env.max_steps and len(missing) * (env.max_steps + 1),
-        desc=f"{task} {policy}",
-        unit="frame",
-        disable=None if progress is None else not progress,
-    )
-    with bar, writing(record.directory):
+    total = env.max_steps and len(missing) * (env.max_steps + 1)
+    with Progress(f"{task} {policy}", total, "frames", show=progress) as bar, writing(record.directory):
         record.save()
         packer.pack()
         for num_frames, finished in record_episodes(config, source, seed, packer.parts, missing, num_workers):
