@@ -327,6 +327,7 @@ def quieten_lightning() -> None:
     logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
     for message in (
         r"Checkpoint directory .* exists and is not empty",
+        r"The dirpath has changed from",  # a run directory may be moved
         r"(?s)Using ModelCheckpoint with manual optimization",  # the state after the update is the one wanted
         r"`isinstance\(treespec, LeafSpec\)` is deprecated",
         r"Total length of .* across ranks is zero",

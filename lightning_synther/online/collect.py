@@ -49,7 +49,7 @@ def collect(
 
     Args:
         task: any task of the dm_control suite, as in ``cheetah_run``.
-        policy: ``random`` or a shipped policy such as ``medium``; beside `policy_path`, the dataset's name only.
+        policy: ``random`` or a shipped policy such as ``medium``; beside `policy_path`, a mere name.
         root: folder of V-D4RL's layout.
         episodes: number of episodes.
         seed: of the episodes' starts and of the actions' noise.

@@ -111,7 +111,9 @@ class AgentStage:
 
     def _train(self) -> Stage:
         args = self._data_args()
-        stage = Stage(self.factory.run_dir, self.name, self._inputs(args))
+        # An agent's schedules count updates; a diffusion model's learning rate decays over the whole length.
+        length = "max_steps" if issubclass(self.model.cls, Agent) else None
+        stage = Stage(self.factory.run_dir, self.name, self._inputs(args), length)
 
         def build() -> dict[str, Any]:
             seed_everything(stage_seed(self.factory.seed, "agent"), verbose=False)

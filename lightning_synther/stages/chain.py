@@ -156,7 +156,7 @@ class Chain:
             "training": self.encoder_training.result_inputs(),
             "seed": self.seed,
         }
-        stage = Stage(self.run_dir, "encoder", inputs)
+        stage = Stage(self.run_dir, "encoder", inputs, length="training.max_steps")
         training = self.encoder_training
 
         def build() -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """What a run directory remembers of each stage: its inputs, whether it finished, what it measured.
 
-A stage is *finished* (reused), *interrupted* (resumed) or *stale* (rebuilt) by comparing the inputs it was
-started with to the inputs it has now. Inputs hold the stage's own settings and the fingerprints of what it
-reads, so a change travels down the chain.
+A stage is *finished* (reused), *interrupted* or *extended* (resumed) or *stale* (rebuilt) by comparing the
+inputs it was started with to the inputs it has now. Inputs hold the stage's own settings and the fingerprints
+of what it reads, so a change travels down the chain.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, Literal
 
 from lightning_synther.errors import DataError
 
-Status = Literal["new", "finished", "interrupted", "stale"]
+Status = Literal["new", "finished", "interrupted", "extended", "stale"]
 
 
 def flatten_inputs(inputs: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -63,10 +63,14 @@ class Stage:
     run_dir: the run directory.
     name: the stage's folder in it.
     inputs: settings and fingerprints that determine the result; plain types.
+    length: the input that counts the updates of a training which goes on, when there are more of them, as if
+        there had been so many from the start.
     """
 
-    def __init__(self, run_dir: Path, name: str, inputs: Mapping[str, Any]) -> None:
-        self.name = name
+    def __init__(
+        self, run_dir: Path, name: str, inputs: Mapping[str, Any], length: str | None = None
+    ) -> None:
+        self.name, self.length = name, length
         self.directory = run_dir / name
         self.inputs: dict[str, Any] = json.loads(json.dumps(flatten_inputs(inputs)))
         self._path = self.directory / "stage.json"
@@ -97,9 +101,16 @@ class Stage:
         record = self._record()
         if not record:
             return "new"
-        if record["inputs"] != self.inputs:
-            return "stale"
-        return "finished" if record["finished"] else "interrupted"
+        if record["inputs"] == self.inputs:
+            return "finished" if record["finished"] else "interrupted"
+        return "extended" if self._extends(record["inputs"]) else "stale"
+
+    def _extends(self, old: Mapping[str, Any]) -> bool:
+        """Whether a longer training is all that is new, and there is a checkpoint to go on from."""
+        if self.length is None or self.last_checkpoint is None or self.length not in old:
+            return False
+        same = {**old, self.length: self.inputs[self.length]} == self.inputs
+        return same and bool(self.inputs[self.length] > old[self.length])
 
     def changes(self) -> list[str]:
         """What differs from the inputs that the folder was made with, as ``key: old -> new``."""

@@ -63,6 +63,8 @@ def _begin(stage: Stage, status: Status) -> None:
     if status == "stale":
         log.info("%s: rebuilt, because these changed: %s", stage.name, "; ".join(stage.changes()))
         stage.discard()
+    elif status == "extended":
+        log.info("%s: goes on, because it is longer now: %s", stage.name, "; ".join(stage.changes()))
     else:
         log.info("%s: %s", stage.name, "was interrupted, goes on" if status == "interrupted" else "starts")
     stage.begin()

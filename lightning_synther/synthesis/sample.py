@@ -55,11 +55,13 @@ class SynthesisData(pl.LightningDataModule):
     """The chunks of a store that are still to be sampled.
 
     Args:
-        path: store to write; a partial one is continued. num_transitions: size of the store. spec: the rows'
-        layout, by default that of the Trainer's model. chunk_size: rows sampled, written and resumed at once;
-        part of what determines the rows. seed: seed of the store. fingerprint: identifies the model and its
-        sampler, by default a hash of its weights and hyperparameters. existing: what to do about a store that
-        is already there, as in `StoreWriter`.
+        path: store to write; a partial one is continued.
+        num_transitions: size of the store.
+        spec: the rows' layout, by default that of the Trainer's model.
+        chunk_size: rows sampled, written and resumed at once; part of what determines the rows.
+        seed: seed of the store.
+        fingerprint: identifies the model and its sampler, by default a hash of weights and hyperparameters.
+        existing: what to do about a store that is already there, as in `StoreWriter`.
     """
 
     def __init__(

@@ -117,6 +117,22 @@ def test_settings_that_do_not_change_the_result_rebuild_nothing(refit, change):
     assert reused(refit(change)) == list(STAGES)
 
 
+def test_a_longer_training_goes_on_and_is_as_if_it_had_always_been_longer(refit, run, root, tmp_path):
+    said = refit("--trainer.max_steps=20", "--comparison.real_only=false")
+    assert said["agent"] == "goes on, because it is longer now: max_steps: 12 -> 20"
+    assert said["evaluation"].startswith("rebuilt")
+    (run / "agent").rename(tmp_path / "extended")
+    refit("--trainer.max_steps=20", "--comparison.real_only=false")
+    first, second = (
+        torch.load(folder / "final.ckpt", weights_only=True)["state_dict"]
+        for folder in (tmp_path / "extended", run / "agent")
+    )
+    assert all(torch.equal(first[key], second[key]) for key in first)
+    assert refit("--comparison.real_only=false")["agent"].startswith(
+        "rebuilt, because these changed: max_steps"
+    )
+
+
 def test_a_dataset_that_has_gone_is_noticed(root, run, tmp_path, capsys):
     moved = root / "main" / "moved"
     (root / "main" / "cartpole_swingup").rename(moved)

@@ -40,6 +40,20 @@ def test_a_changed_input_makes_the_stage_stale_and_is_named(tmp_path):
     assert changed.fingerprint != stage.fingerprint
 
 
+def test_a_stage_is_extended_by_more_updates_alone_and_from_a_checkpoint(tmp_path):
+    def stage(**inputs):
+        return Stage(tmp_path, "agent", {"steps": 10, "seed": 0, **inputs}, length="steps")
+
+    stage().begin()
+    stage().finish({})
+    assert stage(steps=20).status == "stale"
+    (tmp_path / "agent" / "last.ckpt").touch()
+    assert stage(steps=20).status == "extended"
+    assert stage(steps=5).status == "stale"
+    assert stage(steps=20, seed=1).status == "stale"
+    assert Stage(tmp_path, "agent", {"steps": 20, "seed": 0}).status == "stale"
+
+
 def test_ensure_builds_once_resumes_and_rebuilds(tmp_path):
     calls = []
 
