@@ -103,4 +103,6 @@ def _end(others: list[subprocess.Popen[bytes]], error: BaseException) -> None:
     for process in others:
         process.wait()
     if failed and isinstance(error, RuntimeError):  # what the lost connection looks like from here
-        raise BackendError("another process of this run failed, see its message above") from error
+        raise BackendError(
+            f"another process of this run ended with status {failed[0]}: see above whether it says why"
+        ) from error

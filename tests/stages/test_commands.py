@@ -88,7 +88,7 @@ def damage(path: Path) -> Path:
             "test --ckpt_path={agent} --config={base}",
             "the config's task is cheetah_run, but checkpoint {agent} was trained on task cartpole_swingup",
         ),
-        ("test --ckpt_path={agent} --evaluation.episodes=0", "there is no evaluation episode to run"),
+        ("test --ckpt_path={agent} --evaluation.episodes=0", "evaluation.episodes is 0: give at least 1"),
     ],
 )
 def test_a_wrong_checkpoint_is_one_sentence(command, sentence, run, agent, diffusion, tmp_path, capsys):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from itertools import pairwise
@@ -21,7 +22,8 @@ INTERRUPTED = "interrupted: run the same command again to continue\n"
 def interrupt(name: str, folder: Path) -> list[tuple[str, int, str]]:
     module, where = "tests.stages.interrupted", [str(folder / "data"), str(folder / "run")]
     command = [sys.executable, "-m", module, name, *where]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     runs: list[tuple[str, int, str]] = json.loads(done.stdout)
     return runs
