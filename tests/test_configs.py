@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from lightning_synther.cli import SyntherCLI
+from lightning_synther.stages.run import Run
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 BASE = CONFIGS / "vd4rl_cheetah.yaml"
@@ -29,7 +30,7 @@ def parse(*args: str | Path) -> Parsed:
 @pytest.mark.parametrize("paths", COMBINATIONS, ids=lambda paths: "+".join(path.stem for path in paths))
 def test_a_config_parses_and_passes_its_checks(paths):
     cli = parse("fit", *(f"--config={path}" for path in paths))
-    cli.check()
+    Run(cli.settings).check()
     assert cli.settings.run_dir == f"runs/{paths[-1].stem}"
 
 
