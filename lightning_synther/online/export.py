@@ -30,6 +30,10 @@ def export_policy(agent: SAC, path: Path, card: dict[str, Any]) -> dict[str, Any
         raise ConfigError(
             "a behaviour policy comes from an agent on states that knows its environment (model.env)"
         )
+    if agent.max_action != 1:
+        raise ConfigError(
+            f"a behaviour policy acts in [-1, 1], but the agent's max_action is {agent.max_action}"
+        )
     env = EnvConfig.from_dict(agent.env)
     linears = [layer for layer in agent.actor.policy if isinstance(layer, nn.Linear)]
     spec = PolicySpec(

@@ -63,3 +63,9 @@ def test_an_agent_without_environment_cannot_be_exported(tmp_path):
     agent = SAC(observation_dim=6, action_dim=2, hidden_dim=8)
     with pytest.raises(ConfigError, match=r"knows its environment \(model\.env\)"):
         export_policy(agent, tmp_path / "x.safetensors", {})
+
+
+def test_an_agent_of_another_action_range_cannot_be_exported(tmp_path):
+    agent = SAC(observation_dim=6, action_dim=2, hidden_dim=8, env=ENV, max_action=2.0)
+    with pytest.raises(ConfigError, match=r"acts in \[-1, 1\], but the agent's max_action is 2\.0"):
+        export_policy(agent, tmp_path / "x.safetensors", {})
