@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 import torch
-
 from report import interleaved, save, table
+
 from lightning_synther import BC, DrQV2, PixelData, PixelReplay, ReplayData, TransitionSpec
 from lightning_synther.allocator import keep_freed_memory
 from lightning_synther.data.episodes import Episodes

@@ -1,0 +1,1 @@
+"""Networks: encoders, trunks, heads, ensembles, distributions, the denoiser."""

@@ -20,7 +20,10 @@ ROOT = Path(__file__).parents[2]
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("ddp")
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for processes in ("1", "2"):  # both on one thread each: how sums are split over threads moves the last digits
+    for processes in (
+        "1",
+        "2",
+    ):  # both on one thread each: how sums are split over threads moves the last digits
         command = [sys.executable, "-m", "tests.agents.ddp_run", processes, str(folder)]
         done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=300)
         assert done.returncode == 0, done.stderr

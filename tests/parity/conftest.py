@@ -39,7 +39,7 @@ class Golden:
         return {key[len(prefix) :]: self.tensor(key) for key in self._arrays if key.startswith(prefix)}
 
 
-@pytest.fixture()
+@pytest.fixture
 def golden() -> Callable[[str], Golden]:
     def load(name: str) -> Golden:
         path = GOLDEN / f"{name}.npz"
