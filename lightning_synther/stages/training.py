@@ -164,7 +164,9 @@ def save_final(trainer: pl.Trainer, path: Path) -> None:
     trainer.save_checkpoint(partial)
     if trainer.is_global_zero:
         checkpoint = torch.load(partial, map_location="cpu", weights_only=True)
-        data_state = type(getattr(trainer, "datamodule", None)).__qualname__  # an online run's replay memory, say
+        data_state = type(
+            getattr(trainer, "datamodule", None)
+        ).__qualname__  # an online run's replay memory, say
         for key in ("optimizer_states", "lr_schedulers", "loops", "callbacks", data_state):
             checkpoint.pop(key, None)
         torch.save(checkpoint, partial)
