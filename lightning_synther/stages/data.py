@@ -7,6 +7,7 @@ from torch.utils.data import DataLoader
 
 from lightning_synther.data.datamodules import ReplayData
 from lightning_synther.data.mixing import Mixing
+from lightning_synther.data.rewards import RewardScale, check_reward_map
 from lightning_synther.evaluation.episodes import episode_loader
 from lightning_synther.stages.config import DatasetConfig, EvaluationConfig
 
@@ -27,6 +28,8 @@ class SynthERData(ReplayData):
         updates_per_step: updates in one pass of Lightning's loop.
         seed: seed of the batches.
         eval_episodes: validation episodes during training.
+        reward_scale: factor of all rewards, or ``return_range``, as in `ReplayData`.
+        reward_bias: added to scaled rewards, for single-step transitions.
     """
 
     def __init__(
@@ -40,7 +43,10 @@ class SynthERData(ReplayData):
         updates_per_step: int = 10,
         seed: int = 0,
         eval_episodes: int = 10,
+        reward_scale: RewardScale = 1.0,
+        reward_bias: float = 0.0,
     ) -> None:
+        check_reward_map(reward_scale, reward_bias, None if dataset is None else dataset.n_step)
         super().__init__(
             real,
             synthetic,
@@ -50,6 +56,8 @@ class SynthERData(ReplayData):
             updates_per_step=updates_per_step,
             seed=seed,
             eval_episodes=eval_episodes,
+            reward_scale=reward_scale,
+            reward_bias=reward_bias,
         )
         self.dataset = dataset
 
