@@ -85,7 +85,7 @@ def test_statistics_of_nothing(tmp_path: Path) -> None:
     data = OnlineData(
         {"task": "cartpole_swingup", "observation": "states"}, start_steps=8, updates_per_step=1
     )
-    with pytest.raises(ConfigError, match="set model.normalize_states to false"):
+    with pytest.raises(ConfigError, match=r"set model\.normalize_states to false"):
         trainer(1, limit_val_batches=0).fit(online, datamodule=data)
     with pytest.raises(DataError, match=r"shape \(5,\), an observation here has \(4,\)"):
         agent.fit_normalizer(torch.zeros(3, 4))
@@ -123,11 +123,11 @@ def test_residual_heads_learn_and_critics_share_a_matmul(cls: type[Agent]) -> No
 def test_a_behaviour_policy_file_holds_plain_perceptrons(tmp_path: Path) -> None:
     env = {"task": "cartpole_swingup", "observation": "states"}
     agent = build(SAC, residual=True, action_dim=1, env=env)
-    with pytest.raises(ConfigError, match="residual=True .* write it with export_program"):
+    with pytest.raises(ConfigError, match=r"residual=True .* write it with export_program"):
         export_policy(agent, tmp_path / "policy.safetensors", {})
 
 
 def test_gradient_accumulation_is_refused() -> None:
+    agent, run = make(BC), trainer(1, accumulate_grad_batches=2)
     with pytest.raises(MisconfigurationException, match="accumulation is not supported for manual"):
-        agent = make(BC)
-        trainer(1, accumulate_grad_batches=2).fit(agent, loader(agent))
+        run.fit(agent, loader(agent))
