@@ -6,7 +6,8 @@
 States of 17 numbers, 6 actions, two hidden layers of 256 in every network, batches on the device; all arms
 in turn in one process, so that whatever else the machine does hits all of them. A peer that is not installed,
 or does not have the algorithm, is left out. ``update`` is the mean over ``--updates`` in a row, because some
-of an algorithm's updates leave the actor out.
+of an algorithm's updates leave the actor out. ``ours_fast`` has float32 products as the command line's runs do
+(`stages/precision.py`), ``ours_bf16`` is bf16-mixed; peers run as they come, in float32.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import torch
 from report import interleaved, save, table
 
 from lightning_synther import agents
+from lightning_synther.stages.precision import use_fast_float32
 from lightning_synther.transition import Transition
 
 OBSERVATION_DIM, ACTION_DIM = 17, 6
@@ -71,11 +73,37 @@ def ours(cls: str, settings: dict[str, Any], batch: Transition) -> Callable[[], 
     return lambda: agent.update(batch)
 
 
+def fast(update: Callable[[], Any]) -> Callable[[], Any]:
+    """``update`` with float32 matrix products as the command line has them, for this arm alone."""
+
+    chosen = "medium" if use_fast_float32() else "highest"
+    torch.set_float32_matmul_precision("highest")
+
+    def run() -> None:
+        torch.set_float32_matmul_precision(chosen)
+        update()
+        torch.set_float32_matmul_precision("highest")
+
+    return run
+
+
+def bf16(update: Callable[[], Any]) -> Callable[[], Any]:
+    """``update`` under the autocast of Lightning's bf16-mixed."""
+
+    def run() -> None:
+        with torch.autocast("cpu", torch.bfloat16, cache_enabled=False):
+            update()
+
+    return run
+
+
 def peer_arms(batch: Transition) -> dict[str, Callable[[], Any]]:
     """Ours and the installed peers', by ``algorithm implementation``."""
     arms: dict[str, Callable[[], Any]] = {}
     for name, (cls, settings, having) in ALGORITHMS.items():
         arms[f"{name} ours"] = ours(cls, settings, batch)
+        arms[f"{name} ours_fast"] = fast(ours(cls, settings, batch))
+        arms[f"{name} ours_bf16"] = bf16(ours(cls, settings, batch))
         for peer in having:
             if importlib.util.find_spec(peer) is not None:
                 arms[f"{name} {peer}"] = MAKERS[peer](name, batch)

@@ -41,7 +41,7 @@ from lightning_synther.stages.callbacks import SeedEveryStep
 from lightning_synther.transition import TransitionSpec
 
 OFFLINE_TASK, ONLINE_TASKS = "cheetah_run", ("cartpole_swingup", "reacher_easy")
-EPISODES_EACH, GAMMA, EVALUATIONS = 20, 0.99, 10
+EPISODES_EACH, GAMMA = 20, 0.99
 STATES: dict[str, Any] = {"observation": "states", "hidden_dim": 256, "log_every_n_updates": 200}
 NOISE = {"stddev_schedule": "0.2", "lr": 3e-4}
 #: Class, settings beside the defaults, gradient updates.
@@ -136,9 +136,11 @@ class Curve(Callback):
         )
 
 
-def train(agent: agents.Agent, data: UpdateData[Any], updates: int, seed: int, name: str) -> dict[str, Any]:
-    """Train, evaluating ten times on the way; every point of the curve and the last evaluation's returns."""
-    curve, every = Curve(), max(1, updates // data.updates_per_step // EVALUATIONS)
+def train(
+    agent: agents.Agent, data: UpdateData[Any], updates: int, seed: int, name: str, evaluations: int
+) -> dict[str, Any]:
+    """Train, evaluating on the way; every point of the curve and the last evaluation's returns."""
+    curve, every = Curve(), max(1, updates // data.updates_per_step // evaluations)
     agent.eval_workers = 0  # nothing is rendered
     trainer = pl.Trainer(
         max_steps=updates,
@@ -156,7 +158,9 @@ def train(agent: agents.Agent, data: UpdateData[Any], updates: int, seed: int, n
     return {"curve": curve.points, "returns": agent.eval_results["returns"], "updates": updates}
 
 
-def offline_run(name: str, seed: int, scale: float, store: TransitionStore) -> dict[str, Any]:
+def offline_run(
+    name: str, seed: int, scale: float, evaluations: int, store: TransitionStore
+) -> dict[str, Any]:
     """One offline agent on the mixed data."""
     cls, settings, updates = OFFLINE[name]
     updates = max(100, round(updates * scale / 100) * 100)
@@ -165,10 +169,10 @@ def offline_run(name: str, seed: int, scale: float, store: TransitionStore) -> d
     env = {"task": OFFLINE_TASK, "observation": "states"}
     agent = getattr(agents, cls)(**{**STATES, **sizes, **settings}, env=env)
     data = ReplayData(str(store.path), mixing="real", updates_per_step=10, seed=seed, eval_seed=seed)
-    return train(agent, data, updates, seed, name)
+    return train(agent, data, updates, seed, name, evaluations)
 
 
-def online_run(name: str, task: str, seed: int, scale: float) -> dict[str, Any]:
+def online_run(name: str, task: str, seed: int, scale: float, evaluations: int) -> dict[str, Any]:
     """One online agent on one task."""
     cls, settings, ratio, steps = ONLINE[name]
     steps = max(100, round(steps * scale / 100) * 100)
@@ -188,7 +192,7 @@ def online_run(name: str, task: str, seed: int, scale: float) -> dict[str, Any]:
         eval_seed=seed,
     )
     updates = steps * ratio // updates_per_step * updates_per_step
-    return train(agent, data, updates, seed, f"{name} {task}")
+    return train(agent, data, updates, seed, f"{name} {task}", evaluations)
 
 
 def runs(args: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any]]]:
@@ -197,12 +201,12 @@ def runs(args: argparse.Namespace) -> dict[str, Callable[[], dict[str, Any]]]:
     for seed in args.seeds:
         for name in OFFLINE:
             wanted[f"{OFFLINE_TASK}/{name}/{seed}"] = lambda name=name, seed=seed: offline_run(
-                name, seed, args.scale, mixed_store(args.store, args.episodes)
+                name, seed, args.scale, args.evaluations, mixed_store(args.store, args.episodes)
             )
         for name in ONLINE:
             for task in ONLINE_TASKS:
                 wanted[f"{task}/{name}/{seed}"] = lambda name=name, seed=seed, task=task: online_run(
-                    name, task, seed, args.scale
+                    name, task, seed, args.scale, args.evaluations
                 )
     only = args.only or [*OFFLINE, *ONLINE]
     return {key: run for key, run in wanted.items() if key.split("/")[1] in only}
@@ -217,6 +221,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", help="agents, as the table names them")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the updates")
     parser.add_argument("--episodes", type=int, default=EPISODES_EACH, help="of each policy in the data")
+    parser.add_argument("--evaluations", type=int, default=10, help="of each run, on the way")
     parser.add_argument("--store", type=Path, default=Path("runs/learning/mixed"))
     parser.add_argument("--output", type=Path, default=Path("docs/results"))
     args = parser.parse_args()
