@@ -14,6 +14,7 @@ from lightning_synther.agents.learner import Learner
 from lightning_synther.agents.perception import Observation, perceive
 from lightning_synther.agents.stage1 import load_stage1, read_stage1
 from lightning_synther.agents.targets import make_target
+from lightning_synther.diffusion.optimization import LRSchedule
 from lightning_synther.diffusion.statistics import ColumnStatistics
 from lightning_synther.errors import ConfigError
 from lightning_synther.networks.heads import MLP, Actor, Critic, ensemble_of, orthogonal_init
@@ -40,6 +41,7 @@ class Agent(Learner):
         residual: heads of num_layers residual blocks, with LayerNorm before each, for larger networks
             (`networks.heads.ResidualBlock`).
         lr: learning rate of all optimizers.
+        lr_schedule: decay of the learning rate over the training.
         env: the environment to be evaluated in (fields of `EnvConfig`).
         encoder_checkpoint: for latents, a pixel agent's checkpoint; its encoder is copied into this agent.
         encoder_config: for latents, the encoder's sizes; filled in from encoder_checkpoint.
@@ -65,6 +67,7 @@ class Agent(Learner):
         layer_norm: bool = False,
         residual: bool = False,
         lr: float = 1e-4,
+        lr_schedule: LRSchedule = "constant",
         env: dict[str, Any] | None = None,
         encoder_checkpoint: str | None = None,
         encoder_config: dict[str, Any] | None = None,
@@ -72,7 +75,7 @@ class Agent(Learner):
         normalize_states: bool = False,
         log_every_n_updates: int = 50,
     ) -> None:
-        super().__init__(log_every_n_updates)
+        super().__init__(log_every_n_updates, lr_schedule)
         self.save_hyperparameters(ignore=["encoder_checkpoint"])
         self.env, self.lr = env, lr
         given = {**self.hparams, "encoder_checkpoint": encoder_checkpoint}
