@@ -39,7 +39,7 @@ class PolicyProgram(nn.Module):
 
 def policy_program(agent: Agent) -> ExportedProgram:
     """The policy of ``agent`` as a program on the CPU in float32, for batches of any size."""
-    if agent.hparams["normalize_states"] and not agent.encoder.fitted:  # type: ignore[union-attr]
+    if agent.hparams["normalize_states"] and not agent.encoder.fitted:
         raise ConfigError(
             "the agent has not seen its data, so its states cannot be normalised: train it first"
         )
@@ -102,7 +102,7 @@ def _plain(module: nn.Module) -> nn.Module:
     for name, child in module.named_modules():
         if isinstance(child, FeatureMapLinear):
             plain = nn.Sequential(_RowsFirst(), nn.Linear(child.in_features, child.out_features))
-            plain[1].weight, plain[1].bias = child.weight, child.bias  # type: ignore[assignment]
+            plain[1].weight, plain[1].bias = child.weight, child.bias
             module.set_submodule(name, plain)
     for parameter in module.parameters():  # an archive's tensors are contiguous, channels-last ones are not
         parameter.data = parameter.data.contiguous()
