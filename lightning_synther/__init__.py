@@ -33,6 +33,7 @@ _EXPORTS = {
     "collect": "online.collect",
     "download": "data.download",
     "encode_dataset": "synthesis.encode",
+    "export_program": "agents.program",
     "fidelity": "synthesis.fidelity",
     "load_checkpoint": "stages.checkpoints",
     "load_vd4rl": "data.vd4rl",

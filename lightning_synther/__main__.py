@@ -30,6 +30,10 @@ FUNCTIONS = {
         "render a dataset like V-D4RL here, with a behaviour policy",
     ),
     "download": ("lightning_synther.data.download", "fetch and verify V-D4RL's own files"),
+    "export": (
+        "lightning_synther.stages.export",
+        "write a checkpoint's policy as a file that needs torch alone",
+    ),
 }
 SUMMARIES = STAGES | {name: summary for name, (_, summary) in FUNCTIONS.items()}
 

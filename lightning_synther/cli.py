@@ -27,6 +27,7 @@ from lightning_synther.stages.config import (
     SynthesisConfig,
 )
 from lightning_synther.stages.parse_errors import explain, parser_keys
+from lightning_synther.stages.precision import use_fast_float32
 from lightning_synther.stages.ranks import all_ranks, is_rank_zero
 from lightning_synther.stages.run import DEFAULT_RUN_DIR, Run
 
@@ -188,4 +189,5 @@ def main(args: list[str] | None = None) -> None:
     logging.getLogger("lightning_synther").setLevel(logging.INFO if is_rank_zero() else logging.ERROR)
     quieten_lightning()
     keep_freed_memory()
+    use_fast_float32()
     SyntherCLI(args)

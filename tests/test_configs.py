@@ -63,3 +63,30 @@ def test_what_is_published_is_in_the_full_config():
     assert settings.diffusion.training.max_steps == 100_000
     agent = settings.model.init_args
     assert (agent.hidden_dim, agent.bc_weight, agent.tau) == (1024, 2.5, 0.01)
+
+
+ALGORITHMS = ("BC", "DrQV2", "CQL", "TD3BC", "IQL", "EDAC", "CQLSAC", "SAC", "REDQ")
+SMALL = (
+    "--encoder.model.hidden_dim=8",
+    "--encoder.model.feature_dim=4",
+    "--diffusion.model.width=8",
+    "--model.hidden_dim=8",
+    "--data.dataset.image_size=64",
+)
+
+
+@pytest.mark.parametrize("name", [*ALGORITHMS, "lightning_synther.agents.IQL"])
+def test_the_algorithm_on_latents_is_one_flag(name):
+    settings = parse("fit", f"--config={BASE}", f"--model={name}", *SMALL).settings
+    Run(settings).check()
+    assert settings.model.class_path.endswith("." + name.rpartition(".")[2])
+    assert settings.model.init_args.observation == "latents"
+    assert settings.model.init_args.lr == 3e-4, "what both have stays"
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_the_algorithm_on_states_is_one_flag(name):
+    settings = parse("fit", f"--config={CONFIGS / 'states.yaml'}", f"--model={name}").settings
+    Run(settings).check()
+    assert settings.model.init_args.observation == "states"
+    assert settings.model.init_args.normalize_states

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from lightning_synther.errors import ConfigError, DataError
 from lightning_synther.networks.encoders import DrQEncoder, LatentEncoder, map_shape
+from lightning_synther.networks.normalizer import StateNormalizer
 from lightning_synther.networks.trunk import AnyTrunk, Columns, Trunk, WholeVector
 from lightning_synther.transition import Transition
 
@@ -38,7 +40,9 @@ class Perception:
     settings: dict[str, Any]
 
     def encoder(self) -> nn.Module:
-        """The network that is trained before the trunks: convolutions for pixels."""
+        """What is before the trunks: convolutions for pixels, for states their normaliser if they have one."""
+        if self.settings["normalize_states"]:
+            return StateNormalizer(self.shape[0])
         if self.observation != "pixels":
             return nn.Identity()
         return DrQEncoder(self.settings["image_size"], self.settings["frame_stack"])
@@ -67,6 +71,14 @@ class Perception:
                 "this agent's critic reads: train stage 1 with DrQV2, or train BC in stage 4"
             )
         return Columns(slice(feature_dim, 2 * feature_dim) if critic else slice(0, feature_dim))
+
+    def check_observation(self, observation: Tensor | NDArray[Any]) -> None:
+        """Raise `DataError` where observations (B, ...) do not have this shape."""
+        if tuple(observation.shape[1:]) != self.shape:
+            raise DataError(
+                f"the agent was made for {self.observation} of shape {self.shape}, an observation here has "
+                f"{tuple(observation.shape[1:])}: give it observations of its own task"
+            )
 
     def check(self, batch: Transition) -> None:
         """Raise `DataError` where a training batch does not have these sizes."""
@@ -100,7 +112,14 @@ def perceive(given: Mapping[str, Any], stage1: Mapping[str, Any] | None = None) 
         raise ConfigError(f"observation is {observation!r}: give 'pixels', 'latents' or 'states'")
     shape, settings = settle(given, env, stage1)
     action_dim = _agree("action_dim", argument=given["action_dim"], stage1=(stage1 or {}).get("action_dim"))
-    return Perception(observation, shape, action_dim, {**settings, "action_dim": action_dim})
+    normalize = bool(given["normalize_states"])
+    if normalize and observation != "states":
+        raise ConfigError(
+            f"normalize_states is true, but observation is {observation!r}: only states are normalised, "
+            "frames and latents have a fixed scale; set it to false"
+        )
+    settings |= {"action_dim": action_dim, "normalize_states": normalize}
+    return Perception(observation, shape, action_dim, settings)
 
 
 def _pixels(

@@ -42,6 +42,14 @@ OWN_TRAINER_SETTINGS = (
     "num_sanity_val_steps",
     "max_epochs",
 )
+#: Settings of Lightning's automatic optimization, and what to do without them.
+MANUAL_OPTIMIZATION = {
+    "accumulate_grad_batches": "accumulate gradients for: raise data.batch_size instead, and remove it",
+    "gradient_clip_val": "clip gradients for: remove it (a diffusion model has model.grad_clip)",
+    "gradient_clip_algorithm": "clip gradients for: remove it (a diffusion model has model.grad_clip)",
+}
+#: Entries of a store's metadata that say which environment its states come from.
+PLAYED = ("task", "action_repeat", "time_limit")
 #: Settings of the data that say how fast, not what.
 NOT_INPUTS = {"updates_per_step", "load_limit"}
 #: Settings of the data that are paths of stores.
@@ -76,6 +84,12 @@ class AgentStage:
         for key in OWN_TRAINER_SETTINGS:
             if self.trainer.get(key) is not None:
                 raise ConfigError(f"trainer.{key} is given, but a run decides it itself: remove it")
+        for key, remedy in MANUAL_OPTIMIZATION.items():
+            if self.trainer.get(key) not in (None, 1 if key == "accumulate_grad_batches" else None):
+                raise ConfigError(
+                    f"trainer.{key} is {self.trainer[key]}, but an update has several losses and optimizers, "
+                    f"which Lightning cannot {remedy}"
+                )
         check_training(
             "trainer",
             self.trainer.get("max_steps"),
@@ -190,12 +204,28 @@ def _sizes(model: ModuleConfig, data_args: Mapping[str, Any]) -> dict[str, Any]:
         return {"spec": TransitionStore.open(store).spec.to_dict()}
     checkpoint = model.init_args.get("encoder_checkpoint")
     if checkpoint is None:
-        return {}
+        return _sizes_of_states(model, data_args)
     theirs = read_checkpoint(checkpoint)["hyper_parameters"].get("env")
     dataset: DatasetConfig | None = data_args.get("dataset")
     ours = model.init_args.get("env") or (dataset.env() if dataset else theirs)
     check_env(ours, theirs, checkpoint)
     return {"env": ours}
+
+
+def _sizes_of_states(model: ModuleConfig, data_args: Mapping[str, Any]) -> dict[str, Any]:
+    """What an agent on states takes from its store, where the config does not give it."""
+    path = data_args.get("real") or data_args.get("synthetic")
+    if path is None or model.init_args.get("observation") != "states":
+        return {}
+    store = TransitionStore.open(path)
+    known: dict[str, Any] = {
+        "observation_dim": store.spec.observation_dim,
+        "action_dim": store.spec.action_dim,
+    }
+    if "task" in store.metadata.extra:
+        played = {k: v for k, v in store.metadata.extra.items() if k in PLAYED}
+        known["env"] = {"observation": "states", **played}
+    return {name: value for name, value in known.items() if model.init_args.get(name) is None}
 
 
 def check_env(

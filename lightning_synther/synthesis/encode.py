@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_synther.data.rewards import describe_episodes
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.data.store_writer import Existing, StoreWriter
 from lightning_synther.errors import ConfigError, DataError
@@ -67,7 +68,13 @@ def encode_dataset(
         producer="encode_dataset",
         fingerprint=fingerprint,
         chunk_size=TRANSITIONS_PER_CHUNK * views,
-        extra={"n_step": replay.n_step, "gamma": replay.gamma, "views": views, "shift": shift},
+        extra={
+            "n_step": replay.n_step,
+            "gamma": replay.gamma,
+            "views": views,
+            "shift": shift,
+            **describe_episodes(replay.episodes.returns, replay.episodes.lengths - 1),
+        },
         existing=existing,
     ) as writer:
         done = sum(writer.chunk(i).stop - writer.chunk(i).start for i in writer.finished_chunks)

@@ -152,3 +152,10 @@ def test_the_same_seed_gives_the_same_run_and_no_bars_in_a_file(finished_run, ro
             for folder in (finished_run, tmp_path / "run")
         )
         assert all(torch.equal(first[key], second[key]) for key in first), stage
+
+
+def test_another_algorithm_trains_on_the_finished_stages(refit, run):
+    said = refit("--model=EDAC", "--comparison.real_only=false")
+    assert reused(said) == ["dataset", "encoder", "latents", "diffusion", "synthesis"]
+    assert said["agent"].startswith("rebuilt, because these changed: model.")
+    assert type(load_checkpoint(run / "agent" / "final.ckpt")).__name__ == "EDAC"
