@@ -30,13 +30,18 @@ _EXPORTS = {
     "Transition": "transition",
     "TransitionSpec": "transition",
     "TransitionStore": "data.store",
+    "Guidance": "diffusion.guidance",
+    "Prompt": "diffusion.conditioning",
     "collect": "online.collect",
+    "collect_states": "online.collect_states",
+    "compute_conditions": "synthesis.conditions",
     "download": "data.download",
     "encode_dataset": "synthesis.encode",
     "fidelity": "synthesis.fidelity",
     "load_checkpoint": "stages.checkpoints",
     "load_vd4rl": "data.vd4rl",
     "rollout": "evaluation.rollout",
+    "write_condition": "data.conditions",
 }
 
 __all__ = ["__version__", *sorted(_EXPORTS)]
