@@ -57,9 +57,8 @@ def data_levels(rows: Tensor) -> DataLevels:
         sigma_min = distance / math.sqrt(2 * dim)
     else:  # a handful of distinct rows: nothing to resolve
         dim, distance, sigma_min = float("nan"), 0.0, LARGEST
-    extent = math.sqrt(
-        max(torch.linalg.eigvalsh(candidates.double().T.cov(correction=0).atleast_2d())[-1].item(), 1e-12)
-    )
+    covariance = candidates.double().T.cov(correction=0)
+    extent = math.sqrt(max(torch.linalg.eigvalsh(covariance)[-1].item(), 0.0))
     sigma_max = max(extent / math.sqrt(2 * START_ERROR), 10 * LARGEST)
     return DataLevels(min(max(sigma_min, SMALLEST), LARGEST), sigma_max, dim, distance, extent)
 

@@ -302,7 +302,9 @@ class LatentDiffusion(LightningModule):
     def validation_step(self, rows: Tensor, batch_idx: int) -> None:
         """Loss of the averaged weights on held-out rows (B, D), at fixed noise levels with fixed noise."""
         x, cond = self._inputs(rows)
-        self.validation_losses.update(partial(self.ema, cond=cond), x, self.denoiser.sigma_data, batch_idx)
+        self.validation_losses.update(
+            partial(self.ema.model, cond=cond), x, self.denoiser.sigma_data, batch_idx
+        )
 
     def on_validation_epoch_end(self) -> None:
         """Report the mean over all batches and ranks."""

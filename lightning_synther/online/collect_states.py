@@ -42,6 +42,8 @@ def collect_states(
     """
     if episodes < 1:
         raise ConfigError(f"episodes is {episodes}: give at least 1")
+    if Path(path).exists():
+        raise ConfigError(f"the store {path} exists: give another path, or remove it")
     behaviour = load_policy(policy, task)
     if behaviour.action_repeat not in (None, action_repeat):
         raise ConfigError(
