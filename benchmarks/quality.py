@@ -22,9 +22,9 @@ from typing import Any
 import lightning.pytorch as pl
 import numpy as np
 import torch
+from report import save
 from torch import Tensor
 
-from report import save
 from lightning_synther.data.datamodules import RowData
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.diffusion.module import LatentDiffusion

@@ -220,7 +220,7 @@ class LatentDiffusion(LightningModule):
         if "auto" in (self.hparams["sigma_min"], self.hparams["sigma_max"]):
             part = torch.as_tensor(rows[:: max(1, len(rows) // NUM_ROWS)], dtype=torch.float32)
             levels = data_levels(self.normalizer(part.to(self.device)))
-            self.data_sigmas.copy_(torch.tensor(levels[:2]))
+            self.data_sigmas.copy_(torch.tensor(levels[:2], dtype=torch.float64))
 
     def setup(self, stage: str) -> None:
         """Refuse half precision; fit the normaliser to the datamodule's ``rows`` if nobody has."""

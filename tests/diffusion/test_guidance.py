@@ -15,7 +15,7 @@ from tests.diffusion.gaussian import COVARIANCE, MEAN, denoiser, draw
 
 DIRECTION = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64)
 FAST = {
-    "stochastic_heun": 40,
+    "stochastic_heun": 120,
     "heun": 30,
     "euler": 250,
     "dpmpp_2m": 40,

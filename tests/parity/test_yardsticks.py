@@ -1,4 +1,4 @@
-"""The benchmarks' plain DrQ-v2+BC and BC compute what the published code computed."""
+"""The benchmarks' plain implementations compute what the published code computed."""
 
 from __future__ import annotations
 
@@ -12,14 +12,21 @@ import pytest
 import torch
 
 from lightning_synther.agents.schedules import parse_schedule
+from lightning_synther.diffusion.preconditioning import Preconditioned
+from lightning_synther.diffusion.samplers import DiffusionSampler
+from lightning_synther.networks.denoiser import ResidualMLP
 from tests.parity.conftest import Golden
 
-PATH = Path(__file__).parents[2] / "benchmarks" / "yardsticks" / "drqv2.py"
+YARDSTICKS = Path(__file__).parents[2] / "benchmarks" / "yardsticks"
 
 
 @pytest.fixture(scope="module")
 def drqv2() -> Any:
-    spec = importlib.util.spec_from_file_location("yardstick_drqv2", PATH)
+    return load("drqv2")
+
+
+def load(name: str) -> Any:
+    spec = importlib.util.spec_from_file_location(f"yardstick_{name}", YARDSTICKS / f"{name}.py")
     assert spec is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -68,3 +75,25 @@ def test_bc(drqv2: Any, golden: Callable[[str], Golden]) -> None:
         ["encoder", "actor"],
         lambda u, std: agent.update(obs, action, reward.float(), std, shifts[u], noise[u]),
     )
+
+
+def test_the_plain_sampler_and_the_package_s_equal_the_golden_sampler() -> None:
+    """`test_diffusion.py` proves ours; here the yardsticks, on the same draws."""
+    elucidated = load("elucidated")
+    torch.manual_seed(0)
+    network = ResidualMLP(5, width=32, num_layers=2)
+    sampler, rows = DiffusionSampler("stochastic_heun", 16), 9
+    torch.manual_seed(1)
+    draws = [torch.randn(rows, 5) for _ in range(17)]
+    with torch.no_grad():
+        ours = sampler(Preconditioned(network), draws[0], lambda step: draws[step + 1])
+    arms = [elucidated.plain(network, 5)]
+    package = elucidated.published(network, 5)
+    for arm in [*arms, *([package] if package else [])]:
+        torch.manual_seed(1)
+        theirs = arm(rows, 16)
+        if arm is package:
+            theirs = theirs * 2 - 1  # it takes images for the mean of -1 and 1, and clamps them
+            torch.testing.assert_close(theirs, ours.clamp(-1, 1), rtol=1e-3, atol=1e-3)
+        else:
+            torch.testing.assert_close(theirs, ours, rtol=1e-3, atol=1e-3)

@@ -28,28 +28,41 @@ def fitted_normalizer(action_std=0.5):
     return normalizer
 
 
-def agent_on_states():
+def agent_on_states(scale=3.0):
     torch.manual_seed(1)
     agent = BC(observation="states", observation_dim=3, action_dim=2, hidden_dim=16)
-    agent.actor.policy[-1].weight.data *= 3
+    agent.actor.policy[-1].weight.data *= scale
+    agent.actor.policy[-1].bias.data = torch.tensor([0.6, -0.3])
     return agent
+
+
+def guided_rows(agent, normalizer, **settings):
+    density = policy_log_density(agent, normalizer, SPEC, **settings)
+    guided = gradient_guided(lambda x, sigma: x / (1 + sigma**2), density)
+    sampler = DiffusionSampler("dpmpp_2m_sde", 40, sigma_min=0.01, sigma_max=20.0)
+    return SPEC.unflatten(normalizer.inverse(draw(sampler, guided, 4000, SPEC.dim).float()))
 
 
 @pytest.mark.parametrize("weight", [0.0, 1.0, 4.0])
 def test_actions_are_the_product_of_data_and_policy(weight):
-    """a ~ N(0, 0.5**2) independent of s, times N(pi(s), std**2)**weight: Bayes' rule says where it lies."""
-    normalizer, agent, std = fitted_normalizer(), agent_on_states(), 0.4
-    density = policy_log_density(agent, normalizer, SPEC, std=std, weight=weight)
-    guided = gradient_guided(lambda x, sigma: x / (1 + sigma**2), density)
-    sampler = DiffusionSampler("dpmpp_2m_sde", 40, sigma_min=0.01, sigma_max=20.0)
-    rows = normalizer.inverse(draw(sampler, guided, 4000, SPEC.dim).float())
-    s, a, _, _, _ = SPEC.unflatten(rows)
+    """a ~ N(0, 0.5**2), times N(pi, std**2)**weight: Bayes' rule says where it lies."""
+    normalizer, agent, std = fitted_normalizer(), agent_on_states(scale=0.0), 0.4
+    s, a, *_ = guided_rows(agent, normalizer, std=std, weight=weight)
     share = weight * 0.25 / (weight * 0.25 + std**2)
     residual = a - share * agent.policy(s)
     torch.testing.assert_close(residual.mean(0), torch.zeros(2), rtol=0, atol=0.03)
     spread = ((1 - share) * 0.25) ** 0.5
     torch.testing.assert_close(residual.std(0), torch.full((2,), spread), rtol=0, atol=0.03)
     torch.testing.assert_close(s.std(0), torch.full((3,), 2.0), rtol=0, atol=0.1)  # states are left alone
+
+
+def test_actions_follow_the_state():
+    normalizer, agent = fitted_normalizer(), agent_on_states(scale=10.0)
+    far, near = (guided_rows(agent, normalizer, std=0.3, weight=weight) for weight in (0.0, 5.0))
+    distance = [(rows.action - agent.policy(rows.observation)).abs().mean() for rows in (far, near)]
+    assert distance[1] < 0.3 * distance[0]
+    centred = [value - value.mean(0) for value in (near.action, agent.policy(near.observation))]
+    assert torch.cosine_similarity(*centred, dim=0).min() > 0.6
 
 
 def test_policies_of_other_sizes_are_refused():
