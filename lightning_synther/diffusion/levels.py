@@ -24,8 +24,8 @@ NUM_QUERIES, NUM_ROWS = 256, 16_384
 START_ERROR = 0.005
 """Relative error of the widest direction's deviation at the start."""
 SMALLEST, LARGEST = 0.02, 0.1
-"""Bounds of sigma_min. Above 0.1, 1 % of the variance of every column would be lost; below 0.02, which is more
-than two deviations below the median of the noise in training, networks have seen little."""
+"""Bounds of sigma_min, in deviations of the columns. Above 0.1, 1 % of the variance of every column would be
+lost; below 0.02, more than two deviations below the median noise of training, networks have seen little."""
 
 
 class DataLevels(NamedTuple):
@@ -57,11 +57,15 @@ def data_levels(rows: Tensor) -> DataLevels:
         distance = first.median().item()
         sigma_min = distance / math.sqrt(2 * dim)
     else:  # a handful of distinct rows: nothing to resolve
-        dim, distance, sigma_min = float("nan"), 0.0, LARGEST
+        dim, distance, sigma_min = float("nan"), 0.0, math.inf
     covariance = candidates.double().T.cov(correction=0)
     extent = math.sqrt(max(torch.linalg.eigvalsh(covariance)[-1].item(), 0.0))
-    sigma_max = max(extent / math.sqrt(2 * START_ERROR), 10 * LARGEST)
-    return DataLevels(min(max(sigma_min, SMALLEST), LARGEST), sigma_max, dim, distance, extent)
+    variances = covariance.diagonal()
+    varying = variances[variances > 1e-12]
+    scale = math.sqrt(varying.mean().item()) if len(varying) else 1.0
+    sigma_min = min(max(sigma_min, SMALLEST * scale), LARGEST * scale)
+    sigma_max = max(extent / math.sqrt(2 * START_ERROR), 10 * sigma_min)
+    return DataLevels(sigma_min, sigma_max, dim, distance, extent)
 
 
 def _two_nearest(queries: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:

@@ -41,7 +41,7 @@ def compute_conditions(
     seed: int = 0,
     agent: Agent | None = None,
     agent_fingerprint: str = "",
-    curiosity_updates: int = CURIOSITY_UPDATES,
+    curiosity_updates: int | None = None,
 ) -> None:
     """Write the conditions ``names`` beside the rows of ``stores``, where they are not there already.
 
@@ -54,22 +54,23 @@ def compute_conditions(
         seed: of what learns.
         agent: whose critic ``td_error`` asks.
         agent_fingerprint: identifies it.
-        curiosity_updates: gradient updates of the curiosity module.
+        curiosity_updates: gradient updates of the curiosity module; None for 2,000.
 
     Raises `ConfigError` for ``td_error`` without an agent, `DataError` for what is neither computed nor there.
     """
     opened = [TransitionStore.open(path) for path in stores]
+    updates = CURIOSITY_UPDATES if curiosity_updates is None else curiosity_updates
     for name in names:
         if name not in COMPUTED:
             for store in opened:
                 read_condition(store.path, name)
             continue
-        made_from = _made_from(name, opened[0], seed, agent_fingerprint, curiosity_updates)
+        made_from = _made_from(name, opened[0], seed, agent_fingerprint, updates)
         pending = [store for store in opened if _is_missing(store, name, made_from)]
         if not pending:
             continue
         log.info("conditions: %s", name)
-        compute = _function(name, opened[0], seed, agent, curiosity_updates)
+        compute = _function(name, opened[0], seed, agent, updates)
         for store in pending:
             write_condition(store.path, name, compute(store), made_from)
 
@@ -122,7 +123,7 @@ def _return_to_go(store: TransitionStore) -> Tensor:
 
 
 def train_curiosity(
-    store: TransitionStore, *, seed: int = 0, num_updates: int = CURIOSITY_UPDATES, lr: float = 1e-3
+    store: TransitionStore, *, seed: int = 0, num_updates: int, lr: float = 1e-3
 ) -> CuriosityModule:
     """A curiosity module trained on ``store``: seconds on a CPU; a function of rows and ``seed``.
 

@@ -12,7 +12,7 @@ from lightning_synther.__main__ import main
 from lightning_synther.data.conditions import available_conditions, read_condition
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.stages.checkpoints import load_checkpoint
-from lightning_synther.synthesis import relevance
+from lightning_synther.synthesis import conditions, relevance
 from lightning_synther.synthesis.conditions import train_curiosity
 from tests.stages.tiny import CONFIGS, arguments
 
@@ -61,14 +61,15 @@ def test_synther_on_states(states, tmp_path):
     assert abs(store.rows[:, reward].mean() - real.rows[:, reward].mean()) < real.rows[:, reward].std()
 
 
-def test_prioritized_generative_replay_on_states(states, tmp_path):
+def test_prioritized_generative_replay_on_states(states, tmp_path, monkeypatch):
     """Synthetic transitions are more curious than the data."""
+    monkeypatch.setattr(conditions, "CURIOSITY_UPDATES", 200)
     store = run_config("pgr_state", states, tmp_path)
     assert "curiosity" in available_conditions(states / "heldout")
     real = TransitionStore.open(states / "train")
     model = load_checkpoint(tmp_path / "diffusion" / "final.ckpt")
     assert model.conditioner.sizes == {"curiosity": 1}
-    module = train_curiosity(real, num_updates=2000)
+    module = train_curiosity(real, num_updates=200)
     torch.testing.assert_close(
         relevance.curiosity(real.spec.unflatten(real.mapped), module),
         read_condition(real.path, "curiosity"),
@@ -103,7 +104,8 @@ def test_conditions_that_nobody_has_are_refused(states, tmp_path, capsys, flags,
         ("pgd", [], {"synthesis"}),
     ],
 )
-def test_over_the_pixel_chain(run, root, tmp_path, caplog, overlay, flags, changed):
+def test_over_the_pixel_chain(run, root, tmp_path, caplog, monkeypatch, overlay, flags, changed):
+    monkeypatch.setattr(conditions, "CURIOSITY_UPDATES", 10)
     path = f"--config={CONFIGS / 'generator' / overlay}.yaml"
     argv = arguments(tmp_path / "tiny.yaml", root, run, *flags)
     argv = [*argv[:3], path, *argv[3:]]
