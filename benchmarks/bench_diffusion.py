@@ -164,6 +164,7 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[1024, 2048])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--sampling_only", action="store_true")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "diffusion.json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -174,7 +175,7 @@ def main() -> None:
         "amx": "amx_bf16" in Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else None,
         "threads": args.threads,
         "load_average": os.getloadavg()[0],
-        "training": {str(w): training(w, args.repeats) for w in args.widths},
+        "training": {str(w): training(w, args.repeats) for w in args.widths if not args.sampling_only},
         "sampling": {str(w): sampling(w, args.repeats) for w in args.widths},
     }
     args.output.parent.mkdir(parents=True, exist_ok=True)
