@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
@@ -30,7 +29,7 @@ FOLDER, SUFFIX, VALUES = "conditions", ".safetensors", "values"
 def write_condition(
     store: str | Path,
     name: str,
-    values: Tensor | NDArray[np.floating],
+    values: Tensor | NDArray[Any],
     made_from: Mapping[str, Any] | None = None,
 ) -> Path:
     """Put the array ``values``, (N,) or (N, C), beside the rows of ``store``; an earlier one is replaced.

@@ -174,18 +174,19 @@ class LatentDiffusion(LightningModule):
 
     def _make_sampler(self) -> DiffusionSampler:
         hp = self.hparams
-        levels = [hp["sigma_min"], hp["sigma_max"]]
-        if "auto" in levels:
+        low, high = hp["sigma_min"], hp["sigma_max"]
+        if "auto" in (low, high):
             if not self.normalizer.fitted:
                 raise ConfigError(
                     "sigma_min or sigma_max is 'auto', but the model has seen no data: call "
                     "fit_normalizer(rows), train it, or give numbers"
                 )
             from_data = self.data_sigmas.tolist()
-            levels = [d if level == "auto" else level for level, d in zip(levels, from_data, strict=True)]
+            low = from_data[0] if low == "auto" else low
+            high = from_data[1] if high == "auto" else high
         churn = Churn(hp["S_churn"], hp["S_tmin"], hp["S_tmax"], hp["S_noise"])
         return DiffusionSampler(
-            hp["sampler"], hp["num_sampling_steps"], *levels, hp["rho"], churn, hp["schedule"]
+            hp["sampler"], hp["num_sampling_steps"], low, high, hp["rho"], churn, hp["schedule"]
         )
 
     def fit_normalizer(
