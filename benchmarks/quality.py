@@ -27,6 +27,7 @@ from torch import Tensor
 
 from lightning_synther.data.datamodules import RowData
 from lightning_synther.data.store import TransitionStore
+from lightning_synther.diffusion.levels import data_levels
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.diffusion.samplers import DiffusionSampler
 from lightning_synther.networks.heads import MLP
@@ -98,8 +99,8 @@ class Judge:
         count = min(num_rows, len(heldout))
         self.heldout = self._standardise(heldout.mapped[rng.choice(len(heldout), count, replace=False)])
         self.floor_rows = rows[rng.choice(len(rows), min(num_rows, len(rows)), replace=False)]
+        self.train_rows = rows
         self.predictor = Predictor(self._standardise(rows), train.spec)
-        self.draws = [np.random.default_rng(k) for k in range(resamples)]
         self.resamples = resamples
 
     def _standardise(self, rows: Tensor) -> Tensor:
@@ -172,8 +173,11 @@ def train(store: str, target: Any, width: int, updates: int) -> LatentDiffusion:
 
 def compare(model: LatentDiffusion, judge: Judge, args: argparse.Namespace) -> dict[str, Any]:
     """Rows of the table for one network."""
-    levels = model.data_sigmas.tolist() if model.data_sigmas.any() else [0.05, 20.0]
-    results: dict[str, Any] = {"auto_levels": levels, "samplers": {}}
+    with torch.no_grad():
+        found = data_levels(model.normalizer(judge.train_rows))
+    levels = [found.sigma_min, found.sigma_max]
+    model.hparams["sampling_dtype"] = args.dtype
+    results: dict[str, Any] = {"data_levels": found._asdict(), "samplers": {}}
     reference: list[np.ndarray] = []
     for name, sampler in samplers(*levels, args.brief).items():
         start = time.process_time()
@@ -228,6 +232,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--brief", action="store_true", help="a handful of samplers only")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="of sampling")
     parser.add_argument("--name", default="quality")
     parser.add_argument("--keep", type=Path, default=None, help="folder to keep the trained models in")
     args = parser.parse_args()
