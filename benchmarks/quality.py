@@ -1,11 +1,16 @@
 """Quality over network evaluations: samplers x noise levels x (EDM, flow matching) on one store of transitions.
 
-Four errors against held-out rows, each beside the one that real training rows have (the floor): sliced
-Wasserstein distance, mean marginal Kolmogorov-Smirnov statistic, error of correlations, and error of functional
-dependence: RMSE of reward and next observation, in standard deviations, as predicted from observation and action
-by a perceptron that learned it from the training rows. Intervals: 1.96 standard deviations over bootstrap
-resamples of held-out and synthetic rows. A sampler is "worse" than 128-step stochastic Heun of the same network
-on an error where the difference, under the same resamples, exceeds zero by 1.96 standard deviations.
+Errors against held-out rows, each beside the one that real training rows have (the floor): sliced Wasserstein
+distance, mean marginal Kolmogorov-Smirnov statistic, error of correlations, and two of functional dependence, of
+reward and next observation on observation and action, in standard deviations. *Dependence* asks how far rows
+scatter around the relation: the RMSE of a perceptron that learned it from the training rows, minus that on
+held-out rows, without its sign (a sampler that leaves out the data's own noise is as wrong as one that adds
+some; the JSON has the sign as ``scatter``). *Transfer* asks whether the relation itself is right: the RMSE on
+held-out rows of a regression that learned from synthetic ones.
+
+Intervals: 1.96 standard deviations over bootstrap resamples of held-out and synthetic rows. A sampler is "worse"
+than 128-step stochastic Heun of the same network on an error where the difference, under the same resamples,
+exceeds zero by 1.96 standard deviations.
 
     python benchmarks/quality.py --train STORE --heldout STORE [--checkpoint edm.ckpt flow.ckpt]
 
@@ -31,10 +36,16 @@ from lightning_synther.diffusion.levels import data_levels
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.diffusion.samplers import DiffusionSampler
 from lightning_synther.networks.heads import MLP
-from lightning_synther.synthesis.fidelity import correlation_error, ks_statistic, sliced_wasserstein
+from lightning_synther.synthesis.fidelity import (
+    Dynamics,
+    correlation_error,
+    ks_statistic,
+    sliced_wasserstein,
+)
 from lightning_synther.transition import TransitionSpec
 
-ERRORS = ("sliced_wasserstein", "ks", "correlation", "dependence")
+ERRORS = ("sliced_wasserstein", "ks", "correlation", "dependence", "transfer", "scatter")
+COMPARED = len(ERRORS) - 1
 REFERENCE = "stochastic_heun 128, 0.002-80"
 Samplers = dict[str, DiffusionSampler]
 
@@ -87,7 +98,7 @@ class Predictor:
 
 
 class Judge:
-    """The four errors of rows against held-out ones, and of bootstrap resamples of both."""
+    """The errors of rows against held-out ones, and of bootstrap resamples of both."""
 
     def __init__(
         self, train: TransitionStore, heldout: TransitionStore, num_rows: int, resamples: int
@@ -99,7 +110,7 @@ class Judge:
         count = min(num_rows, len(heldout))
         self.heldout = self._standardise(heldout.mapped[rng.choice(len(heldout), count, replace=False)])
         self.floor_rows = rows[rng.choice(len(rows), min(num_rows, len(rows)), replace=False)]
-        self.train_rows = rows
+        self.train_rows, self.spec = rows, train.spec
         self.predictor = Predictor(self._standardise(rows), train.spec)
         self.resamples = resamples
 
@@ -107,26 +118,29 @@ class Judge:
         return (rows - self.mean) / self.std
 
     def scores(self, rows: Tensor) -> np.ndarray:
-        """Errors (1 + resamples, 4) of ``rows`` in data units; the first is that of all rows."""
+        """Errors (1 + resamples, 6) of ``rows`` in data units; the first is that of all rows."""
         rows = self._standardise(rows)
-        squared = self.predictor.squared_errors(rows)
-        result = [self._errors(rows, self.heldout, squared)]
+        squared, real_squared = (self.predictor.squared_errors(part) for part in (rows, self.heldout))
+        result = [self._errors(rows, self.heldout, squared, real_squared)]
         for k in range(self.resamples):
             rng = np.random.default_rng(k)
             real, fake = (
                 rng.integers(len(self.heldout), size=len(self.heldout)),
                 rng.integers(len(rows), size=len(rows)),
             )
-            result.append(self._errors(rows[fake], self.heldout[real], squared[fake]))
+            parts = rows[fake], self.heldout[real], squared[fake], real_squared[real]
+            result.append(self._errors(*parts))
         return np.array(result)
 
-    @staticmethod
-    def _errors(rows: Tensor, heldout: Tensor, squared: Tensor) -> list[float]:
+    def _errors(self, rows: Tensor, heldout: Tensor, squared: Tensor, real_squared: Tensor) -> list[float]:
+        scatter = (squared.mean().sqrt() - real_squared.mean().sqrt()).item()
         return [
             sliced_wasserstein(rows, heldout),
             ks_statistic(rows, heldout).mean().item(),
             correlation_error(rows, heldout),
-            squared.mean().sqrt().item(),
+            abs(scatter),
+            Dynamics(rows, self.spec).error(heldout),
+            scatter,
         ]
 
 
@@ -140,7 +154,7 @@ def worse(scores: np.ndarray, reference: np.ndarray) -> list[str]:
     """Errors on which ``scores`` are worse than ``reference``, under the same resamples."""
     difference = scores - reference
     lower = difference[0] - 1.96 * difference[1:].std(axis=0)
-    return [name for name, bound in zip(ERRORS, lower, strict=True) if bound > 0]
+    return [name for name, bound in zip(ERRORS[:COMPARED], lower[:COMPARED], strict=True) if bound > 0]
 
 
 def train(store: str, target: Any, width: int, updates: int) -> LatentDiffusion:
@@ -197,10 +211,8 @@ def compare(model: LatentDiffusion, judge: Judge, args: argparse.Namespace) -> d
 
 def page(report: dict[str, Any]) -> str:
     """The table as Markdown."""
-    head = (
-        "| network | sampler | evaluations | sliced Wasserstein | KS | correlation | dependence | worse on |"
-    )
-    lines = [head, "|---|---|---|---|---|---|---|---|"]
+    head = ["network", "sampler", "evaluations", *ERRORS[:COMPARED], "worse on"]
+    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
     rows = [
         ("real", "training rows (floor)", {"evaluations": "-", "errors": report["floor"], "worse_on": []})
     ]
@@ -208,7 +220,7 @@ def page(report: dict[str, Any]) -> str:
         ordered = sorted(result["samplers"].items(), key=lambda item: -item[1]["evaluations"])
         rows += [(network, name, row) for name, row in ordered]
     for network, name, row in rows:
-        cells = [f"{value:.4f} +- {half:.4f}" for value, half in row["errors"].values()]
+        cells = [f"{value:.4f} +- {half:.4f}" for value, half in list(row["errors"].values())[:COMPARED]]
         lines.append(
             f"| {network} | {name} | {row['evaluations']} | {' | '.join(cells)} | {', '.join(row['worse_on'])} |"
         )
