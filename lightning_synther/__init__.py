@@ -30,7 +30,11 @@ _EXPORTS = {
     "Transition": "transition",
     "TransitionSpec": "transition",
     "TransitionStore": "data.store",
+    "Guidance": "diffusion.guidance",
+    "Prompt": "diffusion.conditioning",
     "collect": "online.collect",
+    "collect_states": "online.collect_states",
+    "compute_conditions": "synthesis.conditions",
     "download": "data.download",
     "encode_dataset": "synthesis.encode",
     "export_program": "agents.program",
@@ -38,6 +42,7 @@ _EXPORTS = {
     "load_checkpoint": "stages.checkpoints",
     "load_vd4rl": "data.vd4rl",
     "rollout": "evaluation.rollout",
+    "write_condition": "data.conditions",
 }
 
 __all__ = ["__version__", *sorted(_EXPORTS)]

@@ -29,6 +29,10 @@ FUNCTIONS = {
         "lightning_synther.online.collect",
         "render a dataset like V-D4RL here, with a behaviour policy",
     ),
+    "collect_states": (
+        "lightning_synther.online.collect_states",
+        "play a behaviour policy on states, without rendering, into a store of transitions",
+    ),
     "download": ("lightning_synther.data.download", "fetch and verify V-D4RL's own files"),
     "export": (
         "lightning_synther.stages.export",

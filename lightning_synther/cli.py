@@ -30,6 +30,7 @@ from lightning_synther.stages.parse_errors import explain, parser_keys
 from lightning_synther.stages.precision import use_fast_float32
 from lightning_synther.stages.ranks import all_ranks, is_rank_zero
 from lightning_synther.stages.run import DEFAULT_RUN_DIR, Run
+from lightning_synther.synthesis.conditions import COMPUTED
 
 #: Constructor arguments that the data decide, so that no config gives them.
 SIZES_OF_AGENT = {
@@ -40,6 +41,7 @@ SIZES_OF_AGENT = {
     "encoder_checkpoint",
     "encoder_config",
 }
+SIZES_OF_DIFFUSION = {"spec", "conditions"}
 
 
 class SyntherCLI(LightningCLI):
@@ -75,7 +77,7 @@ class SyntherCLI(LightningCLI):
         parser.add_lightning_class_args(self.trainer_class, "trainer")
         parser.set_defaults({f"trainer.{key}": value for key, value in self.trainer_defaults.items()})
         parser.add_subclass_arguments(
-            pl.LightningModule, "model", skip={"spec"}, instantiate=False, required=False
+            pl.LightningModule, "model", skip=SIZES_OF_DIFFUSION, instantiate=False, required=False
         )
         parser.add_lightning_class_args(pl.LightningDataModule, "data", subclass_mode=True, required=False)
 
@@ -112,7 +114,16 @@ class SyntherCLI(LightningCLI):
         )
         parser.add_class_arguments(StageTraining, "encoder.training", instantiate=False)
         parser.add_class_arguments(LatentsConfig, "diffusion.latents", instantiate=False)
-        parser.add_class_arguments(LatentDiffusion, "diffusion.model", skip={"spec"}, instantiate=False)
+        parser.add_class_arguments(
+            LatentDiffusion, "diffusion.model", skip=SIZES_OF_DIFFUSION, instantiate=False
+        )
+        parser.add_argument(
+            "--diffusion.conditions",
+            type=list[str],
+            default=[],
+            help="what the diffusion model is conditioned on: relevance functions "
+            f"({', '.join(COMPUTED)}), or arrays of your own beside the latents",
+        )
         parser.add_class_arguments(StageTraining, "diffusion.training", instantiate=False)
         parser.add_class_arguments(SynthesisConfig, "synthesis", instantiate=False)
         parser.add_class_arguments(ComparisonConfig, "comparison", instantiate=False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_synther.data.conditions import read_conditions
 from lightning_synther.data.mixing import Mixing, composition, sources
 from lightning_synther.data.replay import PixelReplay
 from lightning_synther.data.rewards import RewardMap, RewardScale, check_reward_map
@@ -55,7 +57,7 @@ class PixelData(EpisodesMixin, UpdateData[Transition]):
 
 
 class RowData(UpdateData[Tensor]):
-    """Flat rows (B, D) of a store, for diffusion models.
+    """Flat rows (B, D) of a store, for diffusion models, followed by the columns of their conditions.
 
     Args:
         store: path of the store to train on.
@@ -64,6 +66,8 @@ class RowData(UpdateData[Tensor]):
         updates_per_step: updates in one pass of Lightning's loop.
         seed: seed of the batches.
         load_limit: stores up to this many bytes are read into memory.
+        conditions: names of arrays beside the rows, in both stores (`write_condition`). Where ``fit`` trains
+            a model, those that a relevance function of that name computes are written first.
     """
 
     def __init__(
@@ -74,10 +78,13 @@ class RowData(UpdateData[Tensor]):
         updates_per_step: int = 1,
         seed: int = 0,
         load_limit: int = LOAD_LIMIT,
+        conditions: Sequence[str] = (),
     ) -> None:
         super().__init__(batch_size, updates_per_step, seed)
         self.store, self.heldout, self.load_limit = store, heldout, load_limit
+        self.conditions = list(conditions)
         self.rows: Tensor | None = None
+        self.condition_columns: Tensor | None = None
 
     def setup(self, stage: str) -> None:
         """Open the stores."""
@@ -87,11 +94,22 @@ class RowData(UpdateData[Tensor]):
             self.rows = store.load(self.load_limit)
             if self.heldout is not None:
                 self.heldout_rows = TransitionStore.open(self.heldout, store.spec).load(self.load_limit)
+            if self.conditions:
+                self.condition_columns, _ = read_conditions(self.store, self.conditions)
+                if self.heldout is not None:
+                    heldout, _ = read_conditions(self.heldout, self.conditions)
+                    self.heldout_rows = torch.cat([self.heldout_rows, heldout], dim=1)
 
     def batches(self, updates: range) -> list[Tensor]:
         """Rows drawn with replacement."""
         assert self.rows is not None, "call setup() first"
-        return [gather(self.rows, self.generator(update), self.batch_size) for update in updates]
+        parts = [part for part in (self.rows, self.condition_columns) if part is not None]
+        batches = [
+            # The same draws for every part, hence the same records.
+            [gather(part, self.generator(update), self.batch_size) for part in parts]
+            for update in updates
+        ]
+        return [batch[0] if len(batch) == 1 else torch.cat(batch, dim=1) for batch in batches]
 
     def val_dataloader(self) -> DataLoader[Tensor] | list[Any]:
         """The held-out rows, once, in order; no batches at all without a held-out store."""

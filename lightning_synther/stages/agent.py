@@ -16,6 +16,7 @@ import lightning.pytorch as pl
 from lightning.pytorch import seed_everything
 
 from lightning_synther.agents.agent import Agent
+from lightning_synther.data.conditions import read_conditions
 from lightning_synther.data.store import StoreMetadata, TransitionStore
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
@@ -24,6 +25,7 @@ from lightning_synther.stages.chain import Artefacts, ModuleConfig
 from lightning_synther.stages.checkpoints import load_checkpoint
 from lightning_synther.stages.config import DatasetConfig, EvaluationConfig, check_training
 from lightning_synther.stages.data import EvaluationData
+from lightning_synther.stages.ranks import barrier, is_rank_zero
 from lightning_synther.stages.record import Stage
 from lightning_synther.stages.training import (
     TrainerFactory,
@@ -33,6 +35,7 @@ from lightning_synther.stages.training import (
     interruptible,
     stage_seed,
 )
+from lightning_synther.synthesis.conditions import compute_conditions
 
 #: Settings of the final Trainer that the run decides itself.
 OWN_TRAINER_SETTINGS = (
@@ -129,6 +132,11 @@ class AgentStage:
         stage = Stage(self.factory.run_dir, self.name, self._inputs(args), length)
 
         def build() -> dict[str, Any]:
+            if issubclass(self.model.cls, LatentDiffusion) and args.get("conditions"):
+                if is_rank_zero():
+                    stores = [args[key] for key in ("store", "heldout") if args.get(key)]
+                    compute_conditions(stores, args["conditions"], seed=self.factory.seed)
+                barrier()
             seed_everything(stage_seed(self.factory.seed, "agent"), verbose=False)
             model, data = self._build(args)
             fit(stage, self._trainer(stage), model, data)
@@ -201,7 +209,9 @@ def _sizes(model: ModuleConfig, data_args: Mapping[str, Any]) -> dict[str, Any]:
         store = next((data_args[key] for key in STORES if data_args.get(key)), None)
         if store is None:
             raise ConfigError("a diffusion model takes its sizes from its data: give the path of a store")
-        return {"spec": TransitionStore.open(store).spec.to_dict()}
+        names = data_args.get("conditions")
+        sizes = read_conditions(store, names)[1] if names else None
+        return {"spec": TransitionStore.open(store).spec.to_dict(), "conditions": sizes}
     checkpoint = model.init_args.get("encoder_checkpoint")
     if checkpoint is None:
         return _sizes_of_states(model, data_args)

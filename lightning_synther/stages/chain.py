@@ -7,7 +7,7 @@ data) on ordinary modules, remembered in the run directory by `Stage`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -17,6 +17,7 @@ import lightning.pytorch as pl
 from lightning.pytorch import seed_everything
 
 from lightning_synther.agents.agent import Agent
+from lightning_synther.data.conditions import read_conditions
 from lightning_synther.data.datamodules import PixelData, RowData
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.diffusion.module import LatentDiffusion
@@ -31,7 +32,7 @@ from lightning_synther.stages.dataset import (
 )
 from lightning_synther.stages.ranks import barrier, is_rank_zero
 from lightning_synther.stages.record import Stage
-from lightning_synther.stages.synthesis import judge, sample_store
+from lightning_synther.stages.synthesis import judge, make_prompted, sample_store
 from lightning_synther.stages.training import (
     TrainerFactory,
     ensure,
@@ -39,7 +40,9 @@ from lightning_synther.stages.training import (
     fit,
     stage_seed,
 )
+from lightning_synther.synthesis.conditions import COMPUTED, compute_conditions
 from lightning_synther.synthesis.encode import encode_dataset
+from lightning_synther.synthesis.relevance import critics
 from lightning_synther.transition import TransitionSpec
 
 log = logging.getLogger(__name__)
@@ -91,6 +94,7 @@ class Chain:
     diffusion: ModuleConfig
     diffusion_training: StageTraining
     synthesis: SynthesisConfig
+    conditions: Sequence[str] = ()
 
     @property
     def run_dir(self) -> Path:
@@ -111,15 +115,23 @@ class Chain:
         self.diffusion_training.check("diffusion")
         agent = self.encoder.build(observation="pixels", action_dim=1, env=self.dataset.env())
         encoder = LatentEncoder.from_agent(agent)
-        self.diffusion.build(spec=TransitionSpec(encoder.latent_dim, 1, self.dataset.gamma).to_dict())
+        if "td_error" in self.conditions:
+            assert isinstance(agent, Agent)
+            critics(agent)
+        spec = TransitionSpec(encoder.latent_dim, 1, self.dataset.gamma)
+        sizes = dict.fromkeys(self.conditions, 1) or None  # those of one's own are known later
+        model = self.diffusion.build(spec=spec.to_dict(), conditions=sizes)
+        assert isinstance(model, LatentDiffusion)
+        if all(name in COMPUTED for name in self.conditions):
+            make_prompted(self.synthesis, model)
         return encoder.config
 
     def run(self) -> Artefacts:
         """Bring every stage to *finished*, in order."""
         encoder = self.train_encoder()
         latents = self.encode(encoder)
-        diffusion = self.train_diffusion(latents)
-        synthetic = self.synthesise(diffusion, latents)
+        diffusion = self.train_diffusion(latents, encoder)
+        synthetic = self.synthesise(diffusion, latents, encoder)
         return Artefacts(
             encoder_checkpoint=encoder.final_checkpoint,
             real=latents.directory / "train",
@@ -214,30 +226,56 @@ class Chain:
         ensure_on_rank_zero(stage, build)
         return stage
 
-    def train_diffusion(self, latents: Stage) -> Stage:
+    def _agent_on_latents(self, encoder: Stage) -> Agent:
+        """The agent of stage 1, heads included, on the latents that its own encoder makes."""
+        agent = self.encoder.build(
+            observation="latents",
+            heads="pretrained",
+            encoder_checkpoint=str(encoder.final_checkpoint),
+            env=self.dataset.env(),
+        )
+        assert isinstance(agent, Agent)
+        return agent
+
+    def train_diffusion(self, latents: Stage, encoder: Stage) -> Stage:
         """Stage 2b: the diffusion model over latent transitions."""
-        training = self.diffusion_training
+        training, names = self.diffusion_training, list(self.conditions)
         inputs = {
             "latents": latents.fingerprint,
             "model": self.diffusion.inputs(),
             "training": training.result_inputs(),
             "seed": self.seed,
         }
+        if names:
+            inputs["conditions"] = names
         stage = Stage(self.run_dir, "diffusion", inputs)
 
         def build() -> dict[str, Any]:
             train = TransitionStore.open(latents.directory / "train")
             heldout = latents.directory / "heldout"
+            columns, sizes = None, None
+            if names:
+                if is_rank_zero():
+                    compute_conditions(
+                        [train.path, *([heldout] if heldout.exists() else [])],
+                        names,
+                        seed=self.seed,
+                        agent=self._agent_on_latents(encoder) if "td_error" in names else None,
+                        agent_fingerprint=encoder.fingerprint,
+                    )
+                barrier()
+                columns, sizes = read_conditions(train.path, names)
             seed_everything(stage_seed(self.seed, stage.name), verbose=False)
-            model = self.diffusion.build(spec=train.spec.to_dict())
+            model = self.diffusion.build(spec=train.spec.to_dict(), conditions=sizes)
             assert isinstance(model, LatentDiffusion)
-            model.fit_normalizer(train.rows)
+            model.fit_normalizer(train.rows, columns)
             data = RowData(
                 str(latents.directory / "train"),
                 heldout=str(heldout) if heldout.exists() else None,
                 batch_size=training.batch_size,
                 updates_per_step=training.updates_per_step,
                 seed=self.seed,
+                conditions=names,
             )
             fit(stage, self.factory.trainer(stage, training), model, data)
             return {}
@@ -245,7 +283,7 @@ class Chain:
         ensure(stage, build)
         return stage
 
-    def synthesise(self, diffusion: Stage, latents: Stage) -> Stage:
+    def synthesise(self, diffusion: Stage, latents: Stage, encoder: Stage) -> Stage:
         """Stage 3: the synthetic store, and how faithful it is."""
         config = self.synthesis
         inputs = {
@@ -254,8 +292,10 @@ class Chain:
             "chunk_size": config.chunk_size,
             "precision": config.precision,
             "seed": self.seed,
+            **config.steering(),
         }
         stage = Stage(self.run_dir, "synthesis", inputs)
+        own_policy = config.policy_guidance > 0 and config.policy_checkpoint is None
 
         def build() -> dict[str, Any]:
             model = LatentDiffusion.load_from_checkpoint(diffusion.final_checkpoint, map_location="cpu")
@@ -266,6 +306,7 @@ class Chain:
                 config,
                 seed=self.seed,
                 fingerprint=stage.fingerprint,
+                agent=self._agent_on_latents(encoder) if own_policy else None,
             )
             if not is_rank_zero():
                 return {}

@@ -140,6 +140,7 @@ class Run:
             diffusion=ModuleConfig(LatentDiffusion, cfg.diffusion.model.as_dict()),
             diffusion_training=StageTraining(**cfg.diffusion.training.as_dict()),
             synthesis=SynthesisConfig(**cfg.synthesis.as_dict()),
+            conditions=cfg.diffusion.conditions,
         )
 
     def _agent_stage(self, artefacts: Artefacts | None, name: str | None = None, **data: Any) -> AgentStage:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_synther.data.conditions import write_condition
 from lightning_synther.data.rewards import describe_episodes
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.data.store_writer import Existing, StoreWriter
@@ -38,8 +39,9 @@ def encode_dataset(
 ) -> TransitionStore:
     """Write every transition of ``replay`` as latents (z, a, n-step return, z') and open the store.
 
-    Rows are in the order of the episodes, the ``views`` of a transition next to each other. An interrupted
-    call is continued by the next one. Runs on the device of ``encoder``.
+    Rows are in the order of the episodes, the ``views`` of a transition next to each other; the condition
+    ``episode`` numbers the episodes. An interrupted call is continued by the next one. Runs on the device of
+    ``encoder``.
 
     Args:
         replay: the transitions, with their frame stack, n-step return and discount.
@@ -83,7 +85,11 @@ def encode_dataset(
                 rows = writer.spec.flatten(chunk.encode(index))
                 writer.write(index, rows)
                 progress.update(len(rows))
-        return writer.commit()
+        store = writer.commit()
+    starts = np.cumsum(replay.episodes.lengths) - replay.episodes.lengths
+    episode = np.searchsorted(starts, replay.rows, side="right") - 1
+    write_condition(path, "episode", episode.repeat(views))
+    return store
 
 
 def transition_spec(replay: PixelReplay, latent_dim: int) -> TransitionSpec:

@@ -163,8 +163,9 @@ class StoreWriterCallback(BasePredictionWriter):
 
 
 def fingerprint(model: pl.LightningModule) -> str:
-    """Hash of a model's hyperparameters and weights."""
-    digest = hashlib.blake2b(repr(sorted(model.hparams.items())).encode(), digest_size=16)
+    """Hash of a model's hyperparameters, weights, sampler and guidance."""
+    settings = [getattr(model, name, None) for name in ("sampler", "guidance")]
+    digest = hashlib.blake2b(repr((sorted(model.hparams.items()), settings)).encode(), digest_size=16)
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

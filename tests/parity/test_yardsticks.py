@@ -1,4 +1,4 @@
-"""The benchmarks' plain DrQ-v2+BC, CQL and BC compute what the published code computed."""
+"""The benchmarks' plain implementations compute what the published code computed."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ import pytest
 import torch
 
 from lightning_synther.agents.schedules import parse_schedule
+from lightning_synther.diffusion.preconditioning import Preconditioned
+from lightning_synther.diffusion.samplers import DiffusionSampler
+from lightning_synther.networks.denoiser import ResidualMLP
 from tests.parity.conftest import Golden
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -27,6 +30,12 @@ def drqv2(monkeypatch: pytest.MonkeyPatch) -> Any:
 def cql(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(BENCHMARKS)
     return importlib.import_module("yardsticks.cql")
+
+
+@pytest.fixture
+def elucidated(monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    return importlib.import_module("yardsticks.elucidated")
 
 
 def check(
@@ -108,3 +117,24 @@ def test_bc(drqv2: Any, golden: Callable[[str], Golden]) -> None:
         ["encoder", "actor"],
         lambda u, std: agent.update(obs, action, reward.float(), std, shifts[u], noise[u]),
     )
+
+
+def test_the_plain_sampler_and_the_package_s_equal_the_golden_sampler(elucidated: Any) -> None:
+    """`test_diffusion.py` proves ours; here the yardsticks, on the same draws."""
+    torch.manual_seed(0)
+    network = ResidualMLP(5, width=32, num_layers=2)
+    sampler, rows = DiffusionSampler("stochastic_heun", 16), 9
+    torch.manual_seed(1)
+    draws = [torch.randn(rows, 5) for _ in range(17)]
+    with torch.no_grad():
+        ours = sampler(Preconditioned(network), draws[0], lambda step: draws[step + 1])
+    arms = [elucidated.plain(network, 5)]
+    package = elucidated.published(network, 5)
+    for arm in [*arms, *([package] if package else [])]:
+        torch.manual_seed(1)
+        theirs = arm(rows, 16)
+        if arm is package:
+            theirs = theirs * 2 - 1  # it takes images for the mean of -1 and 1, and clamps them
+            torch.testing.assert_close(theirs, ours.clamp(-1, 1), rtol=1e-3, atol=1e-3)
+        else:
+            torch.testing.assert_close(theirs, ours, rtol=1e-3, atol=1e-3)
