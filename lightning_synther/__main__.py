@@ -1,7 +1,7 @@
 """``python -m lightning_synther``: the dispatcher in front of the commands.
 
-Only the standard library is imported here. ``--help``, `collect`, `download` and `inspect` answer without torch; and a
-spawned worker process, which imports this module again, pays nothing for it.
+Only the standard library is imported here. ``--help``, `collect`, `convert`, `download` and `inspect` answer
+without torch; and a spawned worker process, which imports this module again, pays nothing for it.
 """
 
 from __future__ import annotations
@@ -30,12 +30,13 @@ FUNCTIONS = {
         "render a dataset like V-D4RL here, with a behaviour policy",
     ),
     "download": ("lightning_synther.data.download", "fetch and verify V-D4RL's own files"),
+    "convert": ("lightning_synther.data.minari", "turn a V-D4RL dataset into a Minari one, or back"),
     "inspect": (
         "lightning_synther.data.inspection",
         "say what a dataset, a file or a store holds, and every fault in it",
     ),
 }
-POSITIONAL = {"inspect"}  # whose required parameters are given without their names
+POSITIONAL = {"convert", "inspect"}  # whose required parameters are given without their names
 SUMMARIES = STAGES | {name: summary for name, (_, summary) in FUNCTIONS.items()}
 
 
