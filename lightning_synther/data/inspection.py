@@ -181,14 +181,15 @@ def _action_text(examined: list[Examined]) -> str:
 
 def _across_files(path: Path, examined: list[Examined]) -> list[str]:
     """Files that do not belong together, and episodes that are there twice."""
+    sizes_of: dict[str, list[tuple[int, ...]]] = {
+        "frames": [file.frame_shape for file in examined],
+        "actions": [(file.action_range[2],) for file in examined if file.action_range],
+    }
     faults = []
-    for what, values in (
-        ("frames of", [file.frame_shape for file in examined]),
-        ("actions of", [file.action_range[2:] if file.action_range else () for file in examined]),
-    ):
+    for what, values in sizes_of.items():
         kinds = {value for value in values if value}
         if len(kinds) > 1:
-            faults.append(f"files with {what} different sizes lie in one folder: {sorted(kinds)}")
+            faults.append(f"files with {what} of different sizes lie in one folder: {sorted(kinds)}")
     wanted = path.name.removesuffix("px")
     sizes = {file.frame_shape[1:] for file in examined if file.frame_shape}
     if path.is_dir() and path.name.endswith("px") and wanted.isdecimal() and sizes - {(int(wanted),) * 2}:

@@ -119,11 +119,11 @@ def to_buffer(episode: Episode) -> Any:
     ended[-1] = True
     over = ended & (episode.discount[1:] == 0)
     return EpisodeBuffer(
-        observations=np.ascontiguousarray(episode.frames.transpose(0, 2, 3, 1)),  # type: ignore[arg-type]
-        actions=episode.action[1:],  # type: ignore[arg-type]
-        rewards=episode.reward[1:],  # type: ignore[arg-type]
-        terminations=over,  # type: ignore[arg-type]
-        truncations=ended & ~over,  # type: ignore[arg-type]
+        observations=np.ascontiguousarray(episode.frames.transpose(0, 2, 3, 1)),
+        actions=episode.action[1:],
+        rewards=episode.reward[1:],
+        terminations=over,
+        truncations=ended & ~over,
         infos={"discount": episode.discount},
     )
 

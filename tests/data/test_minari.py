@@ -13,6 +13,7 @@ from lightning_synther.data.writers import Episode
 from lightning_synther.errors import ConfigError, DataError
 
 minari = pytest.importorskip("minari", reason="the extra `minari` is not installed")
+EpisodeBuffer = pytest.importorskip("minari.data_collector").EpisodeBuffer
 LENGTHS = (6, 4, 9)
 
 
@@ -94,7 +95,7 @@ def test_a_foreign_minari_dataset(tmp_path):
     buffer = to_buffer(make_episode(5, seed=3, ends=True))
     states = np.zeros((5, 7), np.float32)
     dictionary = {"pixels": buffer.observations, "state": states}
-    foreign = minari.EpisodeBuffer(
+    foreign = EpisodeBuffer(
         observations=dictionary,
         actions=buffer.actions,
         rewards=buffer.rewards,
@@ -117,7 +118,7 @@ def test_what_is_no_episode_of_images(change, message):
     buffer = to_buffer(make_episode(5))
     fields = {name: getattr(buffer, name) for name in ("observations", "actions", "rewards", "terminations")}
     with pytest.raises(DataError, match=message):
-        from_episode(minari.EpisodeBuffer(**fields | change), "x")
+        from_episode(EpisodeBuffer(**fields | change), "x")
 
 
 def test_mistakes_are_one_sentence_and_leave_nothing(dataset, tmp_path, capsys):

@@ -2,8 +2,9 @@
 
     python -m tests.interop.compare_vd4rl --repository CHECKOUT --hdf5 FOLDER --npz FOLDER
 
-CHECKOUT is a copy of github.com/conglu1997/v-d4rl, which is imported as it is. Three packages that its modules
-import for other purposes (tensorflow, scikit-learn, cv2) are replaced by empty modules where they are missing.
+CHECKOUT is a copy of github.com/conglu1997/v-d4rl. Its loaders and buffers run as they are. What their modules
+import for other purposes is replaced by empty modules: the environments that only evaluation makes (envs/), and
+tensorflow and scikit-learn where they are missing.
 Prints a JSON object with what was compared, and fails at the first difference.
 """
 
@@ -32,7 +33,9 @@ FIELDS = ("observation", "action", "reward", "discount", "next_observation")
 
 def imported(repository: Path) -> tuple[ModuleType, ModuleType, ModuleType]:
     """Their modules drqbc/utils.py, drqbc/numpy_replay_buffer.py and dreamerv2/common/replay.py."""
-    for name in ("tensorflow", "sklearn", "sklearn.model_selection", "cv2"):
+    for name in ("envs.distracting_control.suite", "envs.fb_mtenv_dmc"):
+        sys.modules[name] = MagicMock()
+    for name in ("tensorflow", "sklearn", "sklearn.model_selection"):
         with contextlib.suppress(ImportError):
             importlib.import_module(name)
         sys.modules.setdefault(name, MagicMock())
