@@ -119,7 +119,7 @@ def _fill(
     if all(packer.num_finished >= share for packer, share in zip(packers, shares, strict=True)):
         log.info("%s is complete with its %d episodes", record.directory, record.num_finished)
         return sum(packer.num_transitions for packer in packers)
-    jobs = sorted((job for packer in packers for job in packer.missing()), key=lambda job: job.index)
+    jobs = sorted((job for packer in packers for job in packer.missing()), key=lambda job: job.number)
     total = len(jobs) * (max_steps + 1) if max_steps else None
     source = kind.source(config, record.request.seed, parts_dir(record))
     title = f"{config.task} {record.request.policy}"

@@ -89,6 +89,12 @@ def find_kind(config: EnvConfig, policy: str, policy_path: str | None, replay_pa
         _require_halves(config.task)
         parts = tuple(Part(half, f"{half}-") for half in HALVES)
         return _played(config, {part.prefix: part.name for part in parts}, parts)
+    known = policies.available_policies(config.task)
+    if policy not in known and not policy.endswith(".safetensors"):
+        raise ConfigError(
+            f"no policy {policy!r} for {config.task}: there are {', '.join(known)}, medium_expert (of medium and "
+            "expert) and medium_replay (with replay_path); or give a .safetensors file as policy_path"
+        )
     return _played(config, {"": policy}, (Part(policy),))
 
 

@@ -29,7 +29,7 @@ class Job(NamedTuple):
     """One episode: its number, and the prefix of its file's name, which tells parts of a dataset apart."""
 
     prefix: str
-    index: int
+    number: int
 
 
 class EpisodeSource(Protocol):
@@ -59,7 +59,7 @@ class _Pages:
     def write(self) -> None:
         frames, actions, rewards, discounts = zip(*self._rows, strict=True)
         with writing(self._directory):
-            writer = NpzWriter(self._directory, self._job.prefix, first=self._job.index)
+            writer = NpzWriter(self._directory, self._job.prefix, first=self._job.number)
             writer.append(np.stack(frames), np.stack(actions), rewards, discounts)
 
 
@@ -79,9 +79,9 @@ class PolicyEpisodes:
     def begin(self, job: Job) -> tuple[int, bool]:
         """Reset to the episode; its row 0 has no action and reward, its discount is 1 by V-D4RL's convention."""
         self._policy = self._policies[job.prefix]
-        self._noise = np.random.default_rng(derive_seed(self._seed, "collect action", job.index))
+        self._noise = np.random.default_rng(derive_seed(self._seed, "collect action", job.number))
         self._pages = _Pages(self._directory, job)
-        frame = self._env.reset(derive_seed(self._seed, "collect episode", job.index))
+        frame = self._env.reset(derive_seed(self._seed, "collect episode", job.number))
         self._pages.add(frame, np.zeros(self._env.action_dim, np.float32), 0.0, 1.0)
         return 1, False
 
@@ -114,13 +114,13 @@ class RecordedEpisodes:
 
         Raises `DataError` where this machine's reset is not the recorded one.
         """
-        self._rows = self._recording.episode(job.index)
+        self._rows = self._recording.episode(job.number)
         self._pages = _Pages(self._directory, job)
         self._next = 0
         self._env.reset(int(self._rows["seed"][0]))
         if not np.allclose(self._env.physics_state(), self._rows["state"][0], rtol=1e-6, atol=1e-6):
             raise DataError(
-                f"episode {job.index} of {self._recording.path} does not start where the environment here does: "
+                f"episode {job.number} of {self._recording.path} does not start where the environment here does: "
                 f"it was recorded with {self._recording.metadata.versions}, use those versions"
             )
         return self.advance(1)

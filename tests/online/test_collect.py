@@ -144,7 +144,7 @@ def test_an_interrupted_collection_goes_on_without_duplicate_or_hole(
     monkeypatch.setattr(
         module,
         "record_episodes",
-        lambda *args: played.append([job.index for job in args[1]]) or record_episodes(*args),
+        lambda *args: played.append([job.number for job in args[1]]) or record_episodes(*args),
     )
     directory = collect(**QUICK, root=str(tmp_path), episodes=4)
     assert contents(directory) == whole
