@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -23,7 +24,7 @@ def save_figure(found: Inspection, path: Path) -> Path:
     sheet = contact_sheet(found.files)
     tall = 2.6 + (0.0 if sheet is None else 7.0 * sheet.shape[0] / sheet.shape[1])
     figure = Figure(figsize=(7.4, tall + 0.4), layout="constrained")
-    parts = figure.subplots(
+    parts: Any = figure.subplots(
         1 if sheet is None else 2, 1, height_ratios=None if sheet is None else [2.6, tall - 2.6]
     )
     axes = parts if sheet is None else parts[0]

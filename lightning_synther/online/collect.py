@@ -127,9 +127,9 @@ def _fill(
         record.save()
         for packer in packers:
             packer.pack()
-        for num_frames, finished in record_episodes(source, jobs, num_workers):
+        for num_frames, ended in record_episodes(source, jobs, num_workers):
             bar.update(num_frames)
-            for packer in packers if finished else ():
+            for packer in packers if ended else ():
                 packer.pack()
         clean(record)
     return sum(packer.num_transitions for packer in packers)
