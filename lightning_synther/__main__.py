@@ -29,6 +29,10 @@ FUNCTIONS = {
         "lightning_synther.online.collect",
         "render a dataset like V-D4RL here, with a behaviour policy",
     ),
+    "export-policy": (
+        "lightning_synther.online.release",
+        "make a behaviour policy for `collect` of an online run's checkpoint",
+    ),
     "download": ("lightning_synther.data.download", "fetch and verify V-D4RL's own files"),
 }
 SUMMARIES = STAGES | {name: summary for name, (_, summary) in FUNCTIONS.items()}
@@ -53,7 +57,7 @@ def dispatch(argv: list[str] | None) -> None:
         logging.basicConfig(format="%(message)s")
         logging.getLogger("lightning_synther").setLevel(logging.INFO)  # ours; dm_control has more to say
         module, _ = FUNCTIONS[name]
-        call_function(name, getattr(importlib.import_module(module), name), words[1:])
+        call_function(name, getattr(importlib.import_module(module), name.replace("-", "_")), words[1:])
     elif name.startswith("-"):
         raise ConfigError(f"{name} stands before the subcommand: write `{PROG} fit {name} …`")
     else:
