@@ -55,7 +55,9 @@ def test_version(capsys):
     assert capsys.readouterr().out == f"lightning-synther {lightning_synther.__version__}\n"
 
 
-@pytest.mark.parametrize("argv", [["--help"], ["download", "--help"], ["collect", "--help"], ["typo"]])
+@pytest.mark.parametrize(
+    "argv", [["--help"], ["download", "--help"], ["collect", "--help"], ["export-policy", "--help"], ["typo"]]
+)
 def test_small_commands_start_without_heavy_imports(argv):
     if argv[0] in FUNCTIONS:
         pytest.importorskip(FUNCTIONS[argv[0]][0])

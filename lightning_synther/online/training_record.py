@@ -56,7 +56,9 @@ class TrainingRecord:
             ) from error
         episodes = _read_episodes(run_dir / "tensorboard" / checkpoint.absolute().parent.name)
         if not episodes:
-            raise DataError(f"{run_dir}/tensorboard holds no training episode: nothing has been trained there")
+            raise DataError(
+                f"{run_dir}/tensorboard holds no training episode: nothing has been trained there"
+            )
         return cls(run_dir, config, episodes)
 
     def agent_steps(self, num_updates: int) -> int:
