@@ -29,9 +29,13 @@ FUNCTIONS = {
         "lightning_synther.online.collect",
         "render a dataset like V-D4RL here, with a behaviour policy",
     ),
-    "collect_states": (
+    "collect-states": (
         "lightning_synther.online.collect_states",
         "play a behaviour policy on states, without rendering, into a store of transitions",
+    ),
+    "export-policy": (
+        "lightning_synther.online.release",
+        "make a behaviour policy for `collect` of an online run's checkpoint",
     ),
     "download": ("lightning_synther.data.download", "fetch and verify V-D4RL's own files"),
     "export": (
@@ -67,7 +71,7 @@ def dispatch(argv: list[str] | None) -> None:
         logging.basicConfig(format="%(message)s")
         logging.getLogger("lightning_synther").setLevel(logging.INFO)  # ours; dm_control has more to say
         module, _ = FUNCTIONS[name]
-        function = getattr(importlib.import_module(module), name)
+        function = getattr(importlib.import_module(module), name.replace("-", "_"))
         call_function(name, function, words[1:], positional=name in POSITIONAL)
     elif name.startswith("-"):
         raise ConfigError(f"{name} stands before the subcommand: write `{PROG} fit {name} …`")

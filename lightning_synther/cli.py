@@ -7,6 +7,8 @@ stages that the agent depends on (`encoder`, `diffusion`, `synthesis`).
 from __future__ import annotations
 
 import logging
+import shlex
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -48,11 +50,13 @@ class SyntherCLI(LightningCLI):
     """LightningCLI with stages.
 
     Attributes:
+        arguments: the command line.
         restartable: whether repeating this process's command line gives the same arguments.
     """
 
     def __init__(self, args: list[str] | None = None) -> None:
         self.restartable = args is None
+        self.arguments = list(sys.argv[1:] if args is None else args)
         super().__init__(
             args=args,
             seed_everything_default=0,
@@ -108,6 +112,12 @@ class SyntherCLI(LightningCLI):
         )
         parser.add_argument(
             "--checkpoint_every", type=int, default=5_000, help="agent updates between two last.ckpt"
+        )
+        parser.add_argument(
+            "--keep_every",
+            type=int,
+            default=0,
+            help="agent updates between two small checkpoints that are kept, updates_<n>.ckpt (0: none)",
         )
         parser.add_subclass_arguments(
             Agent, "encoder.model", skip=SIZES_OF_AGENT, instantiate=False, required=False
@@ -171,6 +181,8 @@ class SyntherCLI(LightningCLI):
     def _save_config(self, run_dir: Path) -> None:
         if is_rank_zero():
             run_dir.mkdir(parents=True, exist_ok=True)
+            command = f"python -m lightning_synther {shlex.join(self.arguments)}"
+            (run_dir / "command.txt").write_text(command + "\n")
             path = run_dir / "config.yaml"
             self._parser("fit").save(self.settings, path, skip_none=False, overwrite=True, multifile=False)
 

@@ -18,6 +18,7 @@ from lightning.pytorch import seed_everything
 from lightning_synther.agents.agent import Agent
 from lightning_synther.data.conditions import read_conditions
 from lightning_synther.data.store import StoreMetadata, TransitionStore
+from lightning_synther.data.updates import UpdateData
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
 from lightning_synther.networks.encoders import read_checkpoint
@@ -75,6 +76,7 @@ class AgentStage:
     data: ModuleConfig
     trainer: Mapping[str, Any]
     checkpoint_every: int
+    keep_every: int
     evaluation: EvaluationConfig
     artefacts: Artefacts | None = None
     data_overrides: Mapping[str, Any] = field(default_factory=dict)
@@ -100,7 +102,7 @@ class AgentStage:
             self.trainer.get("precision"),
         )
         args = self._data_args()
-        self._build_data(args)
+        _decided_by_data(self.model, self._build_data(args))
         if encoder_config is not None:
             self.model.build(env=args["dataset"].env(), action_dim=1, encoder_config=dict(encoder_config))
 
@@ -168,7 +170,9 @@ class AgentStage:
 
     def _build(self, args: Mapping[str, Any]) -> tuple[pl.LightningModule, pl.LightningDataModule]:
         if self.artefacts is None:
-            return self.model.build(**_sizes(self.model, args)), self._build_data(args)
+            data = self._build_data(args)
+            decided = _decided_by_data(self.model, data)
+            return self.model.build(**decided, **_sizes(self.model, args)), data
         agent = self.model.build(
             env=args["dataset"].env(), encoder_checkpoint=str(self.artefacts.encoder_checkpoint)
         )
@@ -190,7 +194,7 @@ class AgentStage:
         return pl.Trainer(
             default_root_dir=self.factory.run_dir,
             logger=self.factory.logger(stage.name),
-            callbacks=self.factory.callbacks(stage, self.checkpoint_every) + callbacks,
+            callbacks=self.factory.callbacks(stage, self.checkpoint_every, self.keep_every) + callbacks,
             num_sanity_val_steps=0,
             enable_model_summary=False,
             **settings,
@@ -201,6 +205,24 @@ def _contents(path: str) -> dict[str, Any]:
     """What a store given by hand holds, wherever it lies."""
     TransitionStore.open(path)
     return {key: value for key, value in asdict(StoreMetadata.read(Path(path))).items() if key != "extra"}
+
+
+def _decided_by_data(model: ModuleConfig, data: pl.LightningDataModule) -> dict[str, Any]:
+    """Arguments of an agent that its data decide; `ConfigError` where the config says otherwise."""
+    if not (isinstance(data, UpdateData) and issubclass(model.cls, Agent)):
+        return {}
+    decided = data.agent_arguments()
+    for key, value in decided.items():
+        given = model.init_args.get(key)
+        pairs = {key: (given, value)}
+        if isinstance(given, dict):
+            pairs = {f"{key}.{name}": (part, value.get(name)) for name, part in given.items()}
+        for name, (ours, theirs) in pairs.items():
+            if ours is not None and ours != theirs:
+                raise ConfigError(
+                    f"model.{name} is {ours!r}, but the data decide it and have {theirs!r}: remove it"
+                )
+    return decided
 
 
 def _sizes(model: ModuleConfig, data_args: Mapping[str, Any]) -> dict[str, Any]:

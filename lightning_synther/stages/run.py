@@ -154,6 +154,7 @@ class Run:
             data_overrides=data,
             trainer=cfg.trainer.as_dict(),
             checkpoint_every=cfg.checkpoint_every,
+            keep_every=cfg.keep_every,
             evaluation=EvaluationConfig(**cfg.evaluation.as_dict()),
             artefacts=artefacts,
         )

@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_synther.seeding import derive_seed
 from lightning_synther.stages.callbacks import (
     DescribeCheckpoint,
+    KeepCheckpoints,
     SeedEveryStep,
     ShowProgress,
     last_checkpoint,
@@ -98,12 +99,13 @@ class TrainerFactory:
         """TensorBoard logger of one stage."""
         return TensorBoardLogger(save_dir=self.run_dir, name=TENSORBOARD, version=stage)
 
-    def callbacks(self, stage: Stage, checkpoint_every: int) -> list[Callback]:
-        """What every training has."""
+    def callbacks(self, stage: Stage, checkpoint_every: int, keep_every: int = 0) -> list[Callback]:
+        """What every training has; with ``keep_every``, checkpoints that are kept."""
         return [
             SeedEveryStep(self.seed, stage.name),
             DescribeCheckpoint(),
             last_checkpoint(stage.directory, checkpoint_every),
+            *([KeepCheckpoints(stage.directory, keep_every)] if keep_every else []),
             *self.show_progress(stage.name),
         ]
 

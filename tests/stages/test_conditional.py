@@ -36,7 +36,7 @@ TINY_STATE = [
 @pytest.fixture(scope="module")
 def states(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("states")
-    where = ["collect_states", "--task=cheetah_run", "--policy=medium", "--time_limit=2"]
+    where = ["collect-states", "--task=cheetah_run", "--policy=medium", "--time_limit=2"]
     assert main([*where, "--episodes=4", f"--path={folder / 'train'}"]) == 0
     assert main([*where, "--episodes=1", "--seed=1", f"--path={folder / 'heldout'}"]) == 0
     return folder

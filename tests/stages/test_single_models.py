@@ -139,7 +139,7 @@ def test_a_missing_store_is_refused(run, tmp_path, capsys):
 
 
 def test_online_sac_from_its_config(tmp_path, caplog):
-    short = ["--model.env.time_limit=0.2", "--data.env.time_limit=0.2", "--data.start_steps=300"]
+    short = ["--data.env.time_limit=0.2", "--data.start_steps=300"]
     sizes = ["--trainer.max_steps=16", "--trainer.val_check_interval=null", "--evaluation.episodes=1"]
     argv = ["fit", f"--config={CONFIGS / 'sac_state.yaml'}", f"--run_dir={tmp_path}", *short, *sizes]
     assert "agent: starts" in messages([*argv, "--trainer.accelerator=cpu"], caplog)
