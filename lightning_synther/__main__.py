@@ -30,6 +30,10 @@ FUNCTIONS = {
         "render a dataset like V-D4RL here, with a behaviour policy",
     ),
     "download": ("lightning_synther.data.download", "fetch and verify V-D4RL's own files"),
+    "fidelity": (
+        "lightning_synther.synthesis.compare",
+        "compare synthetic with real transitions, print and plot",
+    ),
 }
 SUMMARIES = STAGES | {name: summary for name, (_, summary) in FUNCTIONS.items()}
 

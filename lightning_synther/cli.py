@@ -23,6 +23,7 @@ from lightning_synther.stages.config import (
     ComparisonConfig,
     EvaluationConfig,
     LatentsConfig,
+    MonitorConfig,
     StageTraining,
     SynthesisConfig,
 )
@@ -113,6 +114,7 @@ class SyntherCLI(LightningCLI):
         parser.add_class_arguments(LatentsConfig, "diffusion.latents", instantiate=False)
         parser.add_class_arguments(LatentDiffusion, "diffusion.model", skip={"spec"}, instantiate=False)
         parser.add_class_arguments(StageTraining, "diffusion.training", instantiate=False)
+        parser.add_class_arguments(MonitorConfig, "diffusion.monitor", instantiate=False)
         parser.add_class_arguments(SynthesisConfig, "synthesis", instantiate=False)
         parser.add_class_arguments(ComparisonConfig, "comparison", instantiate=False)
         parser.add_class_arguments(EvaluationConfig, "evaluation", instantiate=False)

@@ -20,7 +20,13 @@ from lightning_synther.data.datamodules import PixelData, RowData
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.networks.encoders import LatentEncoder
-from lightning_synther.stages.config import DatasetConfig, LatentsConfig, StageTraining, SynthesisConfig
+from lightning_synther.stages.config import (
+    DatasetConfig,
+    LatentsConfig,
+    MonitorConfig,
+    StageTraining,
+    SynthesisConfig,
+)
 from lightning_synther.stages.dataset import (
     PixelDataset,
     check_rendering,
@@ -39,6 +45,7 @@ from lightning_synther.stages.training import (
     stage_seed,
 )
 from lightning_synther.synthesis.encode import encode_dataset
+from lightning_synther.synthesis.monitor import FidelityMonitor
 from lightning_synther.transition import TransitionSpec
 
 log = logging.getLogger(__name__)
@@ -81,6 +88,7 @@ class Chain:
     latents: LatentsConfig
     diffusion: ModuleConfig
     diffusion_training: StageTraining
+    monitor: MonitorConfig
     synthesis: SynthesisConfig
 
     @property
@@ -230,7 +238,13 @@ class Chain:
                 updates_per_step=training.updates_per_step,
                 seed=self.seed,
             )
-            fit(stage, self.factory.trainer(stage, training), model, data)
+            trainer = self.factory.trainer(stage, training)
+            if self.monitor.num_transitions:
+                heldout_store = TransitionStore.open(heldout) if heldout.exists() else None
+                trainer.callbacks.append(  # type: ignore[attr-defined]
+                    FidelityMonitor(train, heldout_store, self.monitor.num_transitions)
+                )
+            fit(stage, trainer, model, data)
             return {}
 
         ensure(stage, build)

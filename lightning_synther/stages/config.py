@@ -149,6 +149,24 @@ class LatentsConfig:
 
 
 @dataclass
+class MonitorConfig:
+    """How the diffusion model's samples are watched while it trains.
+
+    Args:
+        num_transitions: transitions sampled at every validation and compared with the real ones, on rank zero
+            (0: none). They never change the training.
+    """
+
+    num_transitions: int = 1_000
+
+    def __post_init__(self) -> None:
+        if self.num_transitions == 1 or self.num_transitions < 0:
+            raise ConfigError(
+                f"diffusion.monitor.num_transitions is {self.num_transitions}: give 2 or more, or 0 for none"
+            )
+
+
+@dataclass
 class SynthesisConfig:
     """How much synthetic experience is made.
 

@@ -20,6 +20,7 @@ from lightning_synther.stages.config import (
     DatasetConfig,
     EvaluationConfig,
     LatentsConfig,
+    MonitorConfig,
     StageTraining,
     SynthesisConfig,
 )
@@ -139,6 +140,7 @@ class Run:
             latents=LatentsConfig(**cfg.diffusion.latents.as_dict()),
             diffusion=ModuleConfig(LatentDiffusion, cfg.diffusion.model.as_dict()),
             diffusion_training=StageTraining(**cfg.diffusion.training.as_dict()),
+            monitor=MonitorConfig(**cfg.diffusion.monitor.as_dict()),
             synthesis=SynthesisConfig(**cfg.synthesis.as_dict()),
         )
 

@@ -65,7 +65,15 @@ def describe(summary: Mapping[str, Any], run_dir: Path) -> str:
     if summary["fidelity"]:
         scores = summary["fidelity"]
         lines.append(f"synthetic against {scores['compared_with']} data (in brackets: real against real):")
-        for name in ("ks_mean", "correlation_error", "sliced_wasserstein", "dynamics_error"):
+        names = (
+            "ks_mean",
+            "correlation_error",
+            "sliced_wasserstein",
+            "dynamics_error",
+            "memorised",
+            "unsupported",
+        )
+        for name in (name for name in names if name in scores):
             floor = scores.get(f"{name}_floor")
             lines.append(f"  {name} {scores[name]:.3f}" + (f" ({floor:.3f})" if floor is not None else ""))
     seconds = summary["seconds"]

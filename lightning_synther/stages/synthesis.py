@@ -11,7 +11,7 @@ from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.stages.config import SynthesisConfig
 from lightning_synther.stages.training import TrainerFactory, interruptible
 from lightning_synther.synthesis.fidelity import fidelity
-from lightning_synther.synthesis.figures import fidelity_figure
+from lightning_synther.synthesis.figures import fidelity_figure, novelty_figure
 from lightning_synther.synthesis.neighbours import neighbour_figure
 from lightning_synther.synthesis.sample import StoreWriterCallback, SynthesisData
 
@@ -63,16 +63,17 @@ def judge(
     """
     store, other = TransitionStore.open(real), TransitionStore.open(heldout or real)
     made = TransitionStore.open(synthetic, expected=store.spec)
-    scores = fidelity(store.rows, made.rows, other.rows, store.spec).scores
-    if heldout is None:
-        scores = {name: value for name, value in scores.items() if not name.endswith("_floor")}
+    result = fidelity(store.rows, made.rows, other.rows if heldout else None, store.spec)
+    scores = result.scores
     logger = factory.logger("synthesis")
     logger.log_metrics({f"fidelity/{name}": value for name, value in scores.items()}, step=0)
     logger.experiment.add_figure(
         "fidelity/real_and_synthetic", fidelity_figure(other.rows, made.rows, store.spec), 0
     )
+    if result.novelty is not None:
+        logger.experiment.add_figure("fidelity/novelty", novelty_figure(result.novelty), 0)
     logger.experiment.add_figure(
         "fidelity/nearest_frames", neighbour_figure(replay, store.rows, made.rows, store.spec, views=views), 0
     )
     logger.finalize("success")
-    return {"compared_with": "heldout" if heldout else "training", **scores}
+    return {"compared_with": "heldout" if heldout else "training", "counts": result.counts, **scores}

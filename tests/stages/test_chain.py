@@ -152,3 +152,17 @@ def test_the_same_seed_gives_the_same_run_and_no_bars_in_a_file(finished_run, ro
             for folder in (finished_run, tmp_path / "run")
         )
         assert all(torch.equal(first[key], second[key]) for key in first), stage
+
+
+def test_fidelity_is_logged_while_diffusion_trains_and_after_synthesis(finished_run):
+    for stage, figures in (("diffusion", 3), ("synthesis", 1)):
+        events = EventAccumulator(str(finished_run / "tensorboard" / stage), size_guidance={"images": 0})
+        events.Reload()
+        scalars = set(events.Tags()["scalars"])
+        assert {
+            f"fidelity/{name}" for name in ("ks_mean", "memorised", "unsupported", "reward_error")
+        } <= scalars
+        assert len(events.Images("fidelity/real_and_synthetic")) == figures
+    fidelity = json.loads((finished_run / "summary.json").read_text())["fidelity"]
+    assert {"memorised", "out_of_range", "nearest_floor"} <= set(fidelity)
+    assert fidelity["counts"]["synthetic"] > 0
