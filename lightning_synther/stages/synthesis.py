@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 from typing import Any
 
 from lightning_synther.data.replay import PixelReplay
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.diffusion.module import LatentDiffusion
+from lightning_synther.diffusion.statistics import ColumnStatistics
+from lightning_synther.errors import ConfigError
 from lightning_synther.stages.config import SynthesisConfig
 from lightning_synther.stages.training import TrainerFactory, interruptible
 from lightning_synther.synthesis.fidelity import fidelity
 from lightning_synther.synthesis.figures import fidelity_figure, novelty_figure
+from lightning_synther.synthesis.filters import COUNTERS, Filters
 from lightning_synther.synthesis.neighbours import neighbour_figure
 from lightning_synther.synthesis.sample import StoreWriterCallback, SynthesisData
+from lightning_synther.synthesis.support import Support
+
+log = logging.getLogger(__name__)
 
 
 def sample_store(
@@ -24,11 +31,13 @@ def sample_store(
     *,
     seed: int,
     fingerprint: str | None = None,
+    real: Path | None = None,
 ) -> TransitionStore:
     """Sample ``config.num_transitions`` into ``path``; a store of other settings that is there is an error.
 
     A store that was interrupted is continued, a finished one taken as it is: an interruption may lie between
-    the store and the record of its stage.
+    the store and the record of its stage. ``real`` is the store that the model was trained on, whose range filters
+    the samples where ``config`` asks for that and names no other.
     """
     data = SynthesisData(
         path,
@@ -38,12 +47,33 @@ def sample_store(
         seed=seed,
         fingerprint=fingerprint,
         existing="resume",
+        filters=make_filters(config, model, real),
     )
     callbacks = [StoreWriterCallback(data), *factory.show_progress("synthesis")]
     trainer = factory.plain_trainer("synthesis", config.precision, callbacks=callbacks)
     with interruptible(trainer):
         trainer.predict(model, datamodule=data, return_predictions=False)
-    return TransitionStore.open(path, expected=model.spec)
+    store = TransitionStore.open(path, expected=model.spec)
+    if counts := store.metadata.extra.get("counts"):
+        log.info(
+            "synthesis: of %d sampled transitions %d were dropped, not finite, and %d outside the data's range",
+            *(counts[name] for name in COUNTERS),
+        )
+    return store
+
+
+def make_filters(config: SynthesisConfig, model: LatentDiffusion, real: Path | None) -> Filters | None:
+    """What ``config`` has rows pass; `ConfigError` where a range is asked for and no data are given."""
+    if config.support_margin is None:
+        return Filters() if config.drop_non_finite else None
+    path = config.support_store or real
+    if path is None:
+        raise ConfigError(
+            "synthesis.support_margin is given without data whose range that could be: give the store that the "
+            "model was trained on as synthesis.support_store"
+        )
+    rows = TransitionStore.open(path, expected=model.spec).rows
+    return Filters(Support.of(ColumnStatistics.of(rows), model.spec, config.support_margin))
 
 
 def judge(

@@ -25,7 +25,7 @@ from lightning_synther.synthesis.support import Support, support_scores
 from lightning_synther.transition import TransitionSpec
 
 Rows = Tensor | NDArray[np.float32]
-MAX_ROWS = 1_000_000
+MAX_ROWS = 200_000
 NUM_PROJECTIONS = 128
 _BLOCK_COLUMNS = 16
 _BLOCK_ROWS = 65_536
