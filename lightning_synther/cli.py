@@ -19,8 +19,10 @@ from lightning_synther.agents.agent import Agent
 from lightning_synther.allocator import keep_freed_memory
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
+from lightning_synther.networks.timm_encoder import SIZES, TimmEncoder
 from lightning_synther.stages.config import (
     ComparisonConfig,
+    DecoderConfig,
     EvaluationConfig,
     LatentsConfig,
     MonitorConfig,
@@ -39,6 +41,7 @@ SIZES_OF_AGENT = {
     "env",
     "encoder_checkpoint",
     "encoder_config",
+    *SIZES,
 }
 
 
@@ -108,13 +111,14 @@ class SyntherCLI(LightningCLI):
             "--checkpoint_every", type=int, default=5_000, help="agent updates between two last.ckpt"
         )
         parser.add_subclass_arguments(
-            Agent, "encoder.model", skip=SIZES_OF_AGENT, instantiate=False, required=False
+            (Agent, TimmEncoder), "encoder.model", skip=SIZES_OF_AGENT, instantiate=False, required=False
         )
         parser.add_class_arguments(StageTraining, "encoder.training", instantiate=False)
         parser.add_class_arguments(LatentsConfig, "diffusion.latents", instantiate=False)
         parser.add_class_arguments(LatentDiffusion, "diffusion.model", skip={"spec"}, instantiate=False)
         parser.add_class_arguments(StageTraining, "diffusion.training", instantiate=False)
         parser.add_class_arguments(MonitorConfig, "diffusion.monitor", instantiate=False)
+        parser.add_class_arguments(DecoderConfig, "decoder", instantiate=False)
         parser.add_class_arguments(SynthesisConfig, "synthesis", instantiate=False)
         parser.add_class_arguments(ComparisonConfig, "comparison", instantiate=False)
         parser.add_class_arguments(EvaluationConfig, "evaluation", instantiate=False)

@@ -12,7 +12,7 @@ from lightning_synther.stages.run import Run
 CONFIGS = Path(__file__).parents[1] / "configs"
 BASE = CONFIGS / "vd4rl_cheetah.yaml"
 COMBINATIONS = [[path] for path in sorted(CONFIGS.glob("*.yaml"))] + [
-    [BASE, path] for path in sorted(CONFIGS.glob("scale/*.yaml"))
+    [BASE, path] for folder in ("scale", "encoder") for path in sorted(CONFIGS.glob(f"{folder}/*.yaml"))
 ]
 
 

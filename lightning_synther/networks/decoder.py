@@ -27,13 +27,13 @@ class FrameDecoder(nn.Module):
         for _ in range(4):
             layers += [
                 nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False),
-                nn.Conv2d(channels, max(8, channels // 2), 3, padding=1),
+                nn.Conv2d(channels, max(8, channels // 2), 3, padding=1, padding_mode="replicate"),
                 nn.GELU(),
             ]
             channels = max(8, channels // 2)
         self.blocks = nn.Sequential(*layers)
         self.resize = nn.Upsample((image_size, image_size), mode="bilinear", align_corners=False)
-        self.last = nn.Conv2d(channels, 3, 3, padding=1)
+        self.last = nn.Conv2d(channels, 3, 3, padding=1, padding_mode="replicate")
 
     def forward(self, z: Tensor) -> Tensor:
         """Frames, not clamped."""

@@ -232,7 +232,7 @@ def _timm() -> Any:
     return timm
 
 
-def _create(name: str, input_size: int | None, **options: Any) -> nn.Module:
+def _create(name: str, input_size: int | None, seed: int = 0, **options: Any) -> nn.Module:
     """The model without its classifier; random weights are the same in every process."""
     timm = _timm()
     if not timm.is_model(name):
@@ -242,7 +242,7 @@ def _create(name: str, input_size: int | None, **options: Any) -> nn.Module:
     if input_size is not None and getattr(timm.get_pretrained_cfg(name), "fixed_input_size", False):
         options["img_size"] = input_size  # others take any size
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
+        torch.manual_seed(seed)
         model: nn.Module = timm.create_model(name, num_classes=0, **options)
     return model.eval()
 
@@ -273,11 +273,24 @@ def _download(name: str, input_size: int | None) -> nn.Module:
 def _from_file(name: str, input_size: int | None, path: Path) -> nn.Module:
     if not path.is_file():
         raise DataError(f"weights {path} do not exist: give a file, or 'pretrained' or 'random'")
+    overlay = {"file": str(path)}
     try:
-        return _create(name, input_size, pretrained=True, pretrained_cfg_overlay={"file": str(path)})
+        # timm passes over what a file lacks, as the classifier is not wanted; what it lacks keeps random numbers.
+        model, other = (
+            _create(name, input_size, seed, pretrained=True, pretrained_cfg_overlay=overlay)
+            for seed in (0, 1)
+        )
     except Exception as error:  # whatever a foreign file leads to, in any of timm's readers
         reason = str(error).strip().splitlines()[0][:120] if str(error).strip() else type(error).__name__
         raise DataError(f"weights {path} are not those of {name} ({reason}): give another file") from error
+    numbers = other.state_dict()
+    lacking = [key for key, value in model.state_dict().items() if not torch.equal(value, numbers[key])]
+    if lacking:
+        raise DataError(
+            f"weights {path} are not those of {name} ({len(lacking)} tensors are missing, {lacking[0]} first): give "
+            "another file"
+        )
+    return model
 
 
 #: Arguments that the dataset decides.

@@ -13,15 +13,18 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 from lightning.pytorch import seed_everything
 
 from lightning_synther.data.datamodules import PixelData, RowData
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.networks.encoders import LatentEncoder
+from lightning_synther.networks.frozen import FrozenEncoder, load_encoder
+from lightning_synther.networks.timm_encoder import TimmEncoder
+from lightning_synther.stages.backbone import Backbone
 from lightning_synther.stages.config import (
     DatasetConfig,
+    DecoderConfig,
     LatentsConfig,
     MonitorConfig,
     StageTraining,
@@ -34,6 +37,7 @@ from lightning_synther.stages.dataset import (
     open_dataset,
     provide_dataset,
 )
+from lightning_synther.stages.decoder import Decoding
 from lightning_synther.stages.ranks import barrier, is_rank_zero
 from lightning_synther.stages.record import Stage
 from lightning_synther.stages.synthesis import judge, sample_store
@@ -55,10 +59,10 @@ log = logging.getLogger(__name__)
 class ModuleConfig:
     """A class and the arguments that the config file gives it; sizes are added when they are known."""
 
-    cls: type[pl.LightningModule]
+    cls: type[Any]
     init_args: Mapping[str, Any] = field(default_factory=dict)
 
-    def build(self, **sizes: Any) -> pl.LightningModule:
+    def build(self, **sizes: Any) -> Any:
         """Instantiate with the sizes that only the data tell."""
         return self.cls(**{**self.init_args, **sizes})
 
@@ -90,6 +94,7 @@ class Chain:
     diffusion_training: StageTraining
     monitor: MonitorConfig
     synthesis: SynthesisConfig
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
 
     @property
     def run_dir(self) -> Path:
@@ -108,17 +113,35 @@ class Chain:
         """
         self.encoder_training.check("encoder")
         self.diffusion_training.check("diffusion")
-        agent = self.encoder.build(observation="pixels", action_dim=1, env=self.dataset.env())
-        encoder = LatentEncoder.from_agent(agent)
+        encoder = self._encoder_in_the_making()
         self.diffusion.build(spec=TransitionSpec(encoder.latent_dim, 1, self.dataset.gamma).to_dict())
         return encoder.config
 
+    def _encoder_in_the_making(self) -> FrozenEncoder:
+        """The encoder, with all but its weights."""
+        if self.backbone is not None:
+            return self.backbone.make()
+        agent = self.encoder.build(observation="pixels", action_dim=1, env=self.dataset.env())
+        return LatentEncoder.from_agent(agent)
+
+    @cached_property
+    def backbone(self) -> Backbone | None:
+        """What is done in place of stage 1 where the encoder is a timm model."""
+        if not issubclass(self.encoder.cls, TimmEncoder):
+            return None
+        return Backbone(self.encoder.init_args, self.dataset, self.run_dir, self.latents.batch_size)
+
     def run(self) -> Artefacts:
         """Bring every stage to *finished*, in order."""
+        if self.backbone is not None and not (self.run_dir / "encoder" / "final.ckpt").exists():
+            self.backbone.load()  # before hours of rendering: the hub may not answer
         encoder = self.train_encoder()
         latents = self.encode(encoder)
         diffusion = self.train_diffusion(latents)
         synthetic = self.synthesise(diffusion, latents)
+        if self.decoder.max_steps:
+            decoding = Decoding(self.factory, self.decoder, self.pixels, latents, self.latents.views)
+            decoding.show(decoding.train(), synthetic)
         return Artefacts(
             encoder_checkpoint=encoder.final_checkpoint,
             real=latents.directory / "train",
@@ -155,7 +178,12 @@ class Chain:
         return pixels
 
     def train_encoder(self) -> Stage:
-        """Stage 1: a pixel agent, whose convolutions and trunks become the frozen encoder."""
+        """Stage 1: a pixel agent, whose convolutions and trunks become the frozen encoder.
+
+        A timm backbone trains nothing here: its features' principal components are fitted.
+        """
+        if self.backbone is not None:
+            return self.backbone.fit(self.pixels, self.factory.device)
         inputs = {
             "dataset": self.pixels.fingerprint,
             "windows": {**self.dataset.windows(), "holdout_fraction": self.dataset.holdout_fraction},
@@ -193,7 +221,10 @@ class Chain:
         )
 
         def build() -> dict[str, Any]:
-            network = LatentEncoder.from_checkpoint(encoder.final_checkpoint)
+            network = load_encoder(encoder.final_checkpoint).to(self.factory.device)
+            features = None
+            if self.backbone is not None and not self.latents.shift:
+                features = self.backbone.features(self.pixels, network)
             counts = {}
             for name, replay in (("train", self.pixels.train), ("heldout", self.pixels.heldout)):
                 if replay is not None:
@@ -206,6 +237,7 @@ class Chain:
                         batch_size=self.latents.batch_size,
                         seed=self.seed,
                         fingerprint=stage.fingerprint,
+                        features=features,
                     )
                     counts[f"{name}_transitions"] = len(store)
             return counts
@@ -259,18 +291,20 @@ class Chain:
             "chunk_size": config.chunk_size,
             "precision": config.precision,
             "seed": self.seed,
+            **config.filtering(),
         }
         stage = Stage(self.run_dir, "synthesis", inputs)
 
         def build() -> dict[str, Any]:
             model = LatentDiffusion.load_from_checkpoint(diffusion.final_checkpoint, map_location="cpu")
-            sample_store(
+            store = sample_store(
                 self.factory,
                 model,
                 stage.directory / "store",
                 config,
                 seed=self.seed,
                 fingerprint=stage.fingerprint,
+                real=latents.directory / "train",
             )
             if not is_rank_zero():
                 return {}
@@ -283,7 +317,8 @@ class Chain:
                 self.pixels.train,
                 self.latents.views,
             )
-            return {"transitions": config.num_transitions, "fidelity": scores}
+            filtered = store.metadata.extra.get("counts")
+            return {"transitions": config.num_transitions, "fidelity": scores, "filtered": filtered}
 
         ensure(stage, build)
         return stage

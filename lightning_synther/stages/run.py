@@ -18,6 +18,7 @@ from lightning_synther.stages.chain import Artefacts, Chain, ModuleConfig
 from lightning_synther.stages.checkpoints import import_class, load_checkpoint
 from lightning_synther.stages.config import (
     DatasetConfig,
+    DecoderConfig,
     EvaluationConfig,
     LatentsConfig,
     MonitorConfig,
@@ -142,6 +143,7 @@ class Run:
             diffusion_training=StageTraining(**cfg.diffusion.training.as_dict()),
             monitor=MonitorConfig(**cfg.diffusion.monitor.as_dict()),
             synthesis=SynthesisConfig(**cfg.synthesis.as_dict()),
+            decoder=DecoderConfig(**cfg.decoder.as_dict()),
         )
 
     def _agent_stage(self, artefacts: Artefacts | None, name: str | None = None, **data: Any) -> AgentStage:
