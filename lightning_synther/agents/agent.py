@@ -11,6 +11,7 @@ from lightning_synther.agents.learner import Learner
 from lightning_synther.agents.perception import Observation, perceive
 from lightning_synther.agents.stage1 import load_stage1, read_stage1
 from lightning_synther.agents.targets import make_target
+from lightning_synther.diffusion.optimization import LRSchedule
 from lightning_synther.networks.heads import MLP, Actor, Critic, ensemble_of, orthogonal_init
 from lightning_synther.transition import Transition
 
@@ -32,6 +33,7 @@ class Agent(Learner):
         num_layers: hidden layers of the heads.
         layer_norm: normalise the heads' hidden layers.
         lr: learning rate of all optimizers.
+        lr_schedule: decay of the learning rate over the training.
         env: the environment to be evaluated in (fields of `EnvConfig`).
         encoder_checkpoint: for latents, a pixel agent's checkpoint; its encoder is copied into this agent.
         encoder_config: for latents, the encoder's sizes; filled in from encoder_checkpoint.
@@ -54,13 +56,14 @@ class Agent(Learner):
         num_layers: int = 2,
         layer_norm: bool = False,
         lr: float = 1e-4,
+        lr_schedule: LRSchedule = "constant",
         env: dict[str, Any] | None = None,
         encoder_checkpoint: str | None = None,
         encoder_config: dict[str, Any] | None = None,
         heads: Literal["new", "pretrained"] = "new",
         log_every_n_updates: int = 50,
     ) -> None:
-        super().__init__(log_every_n_updates)
+        super().__init__(log_every_n_updates, lr_schedule)
         self.save_hyperparameters(ignore=["encoder_checkpoint"])
         self.env, self.lr = env, lr
         given = {**self.hparams, "encoder_checkpoint": encoder_checkpoint}

@@ -13,8 +13,8 @@ from lightning_synther.agents.agent import Agent
 from lightning_synther.agents.modules import critic_metrics
 from lightning_synther.agents.optimization import adam
 from lightning_synther.agents.perception import Observation
-from lightning_synther.agents.schedules import cosine
 from lightning_synther.agents.targets import soft_update
+from lightning_synther.diffusion.optimization import lr_factor
 from lightning_synther.networks.gaussian import UnsquashedGaussianActor
 from lightning_synther.networks.heads import Value
 from lightning_synther.transition import Transition
@@ -73,7 +73,7 @@ class IQL(Agent):
     @property
     def actor_lr(self) -> float:
         """Learning rate of the actor's next step."""
-        return cosine(self.lr, self.num_updates, self.max_steps)
+        return self.lr * lr_factor("cosine", self.max_steps)(self.num_updates)
 
     def make_optimizers(self) -> dict[str, Optimizer]:
         """Adam for critics, value and encoder, whose losses are disjoint, and one for the actor."""

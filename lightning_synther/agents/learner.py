@@ -16,7 +16,8 @@ from lightning_synther.agents.optimization import (
     check_precision,
 )
 from lightning_synther.agents.scoring import ScoredAgent
-from lightning_synther.errors import SyntherError
+from lightning_synther.diffusion.optimization import LRSchedule, lr_factor
+from lightning_synther.errors import ConfigError, SyntherError
 from lightning_synther.transition import Transition
 
 
@@ -27,12 +28,14 @@ class Learner(ScoredAgent):
 
     Args:
         log_every_n_updates: updates between two records of the training metrics.
+        lr_schedule: decay of the learning rates over the training.
     """
 
-    def __init__(self, log_every_n_updates: int) -> None:
+    def __init__(self, log_every_n_updates: int, lr_schedule: LRSchedule = "constant") -> None:
         super().__init__()
         self.automatic_optimization = False
         self.log_every_n_updates = log_every_n_updates
+        self.lr_schedule = lr_schedule
         self.num_updates = 0
         self._optimizers_by_name: dict[str, Optimizer] = {}
         self._latest_metrics: dict[str, Tensor] = {}
@@ -55,11 +58,13 @@ class Learner(ScoredAgent):
     def minimise(self, loss: Tensor, name: str, lr: float | None = None) -> None:
         """One step of the optimizer ``name`` on ``loss``, with gradients averaged over ranks.
 
-        ``lr`` is the learning rate from this step on, for an optimizer that follows a schedule.
+        ``lr`` is the learning rate from this step on, for an optimizer that follows a schedule of its own.
         """
         if not self._optimizers_by_name:  # used by hand, outside a Trainer
             self.configure_optimizers()
         optimizer = self._optimizers_by_name[name]
+        if lr is None and self.lr_schedule != "constant":
+            lr = optimizer.defaults["lr"] * self._lr_factor(self.num_updates)
         for group in optimizer.param_groups if lr is not None else ():
             group["lr"] = lr
         optimizer.zero_grad()
@@ -101,7 +106,17 @@ class Learner(ScoredAgent):
             logger.log_metrics(figures, step=self.num_updates)
 
     def configure_optimizers(self) -> list[Optimizer]:
-        """The optimizers, all of them kept in checkpoints."""
+        """The optimizers, all of them kept in checkpoints.
+
+        Raises `ConfigError` where the learning rate is to decay over a training of unknown length.
+        """
+        num_updates = self.trainer.max_steps if self._trainer is not None else -1
+        if num_updates < 1 and self.lr_schedule != "constant":
+            raise ConfigError(
+                f"lr_schedule {self.lr_schedule!r} needs the length of the training: "
+                "set trainer.max_steps, or lr_schedule to constant"
+            )
+        self._lr_factor = lr_factor(self.lr_schedule, num_updates)
         self._optimizers_by_name = self.make_optimizers()
         return list(self._optimizers_by_name.values())
 

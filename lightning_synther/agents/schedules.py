@@ -1,8 +1,7 @@
-"""Schedules: of exploration noise, written as in DrQ-v2's configuration files, and of a learning rate."""
+"""Schedules of exploration noise, written as in DrQ-v2's configuration files."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Callable
 
@@ -26,15 +25,6 @@ def parse_schedule(text: str | float) -> Schedule:
     except ValueError:
         return _parse_ramps(str(text))
     return lambda step: value
-
-
-def cosine(initial: float, step: int, duration: int) -> float:
-    """Half a cosine from ``initial`` to 0 over ``duration`` steps (Loshchilov and Hutter 2017, Equation 5).
-
-    >>> cosine(2.0, 50, 100)
-    1.0
-    """
-    return 0.5 * initial * (1 + math.cos(math.pi * min(step / duration, 1.0)))
 
 
 def _parse_ramps(text: str) -> Schedule:

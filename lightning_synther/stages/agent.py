@@ -111,8 +111,7 @@ class AgentStage:
 
     def _train(self) -> Stage:
         args = self._data_args()
-        # An agent's schedules count updates; a diffusion model's learning rate decays over the whole length.
-        length = "max_steps" if issubclass(self.model.cls, Agent) else None
+        length = self.model.extensible("max_steps")
         stage = Stage(self.factory.run_dir, self.name, self._inputs(args), length)
 
         def build() -> dict[str, Any]:

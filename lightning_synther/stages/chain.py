@@ -15,6 +15,7 @@ from typing import Any
 
 from lightning.pytorch import seed_everything
 
+from lightning_synther.agents.agent import Agent
 from lightning_synther.data.datamodules import PixelData, RowData
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.diffusion.module import LatentDiffusion
@@ -65,6 +66,14 @@ class ModuleConfig:
     def build(self, **sizes: Any) -> Any:
         """Instantiate with the sizes that only the data tell."""
         return self.cls(**{**self.init_args, **sizes})
+
+    def extensible(self, length: str) -> str | None:
+        """``length``, the input that counts updates, if a longer training merely goes on where a shorter one ended.
+
+        It does not where the learning rate decays over the whole length.
+        """
+        schedule = self.init_args.get("lr_schedule", "constant")
+        return length if issubclass(self.cls, Agent) and schedule == "constant" else None
 
     def inputs(self) -> dict[str, Any]:
         """For the fingerprint of a stage."""
@@ -192,7 +201,7 @@ class Chain:
             "training": self.encoder_training.result_inputs(),
             "seed": self.seed,
         }
-        stage = Stage(self.run_dir, "encoder", inputs, length="training.max_steps")
+        stage = Stage(self.run_dir, "encoder", inputs, self.encoder.extensible("training.max_steps"))
         training = self.encoder_training
 
         def build() -> dict[str, Any]:

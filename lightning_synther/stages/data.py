@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import lightning.pytorch as pl
 from torch.utils.data import DataLoader
 
 from lightning_synther.data.datamodules import ReplayData
-from lightning_synther.data.mixing import Mixing
 from lightning_synther.evaluation.episodes import episode_loader
 from lightning_synther.stages.config import DatasetConfig, EvaluationConfig
 
@@ -19,38 +20,11 @@ class SynthERData(ReplayData):
 
     Args:
         dataset: which pixels the stages start from.
-        real: store of real transitions.
-        synthetic: store of synthetic transitions.
-        mixing: alternate whole batches, mix within a batch by `ratio`, or use one kind only.
-        ratio: synthetic share of a batch with ``mixing: ratio``.
-        batch_size: transitions in an update.
-        updates_per_step: updates in one pass of Lightning's loop.
-        seed: seed of the batches.
-        eval_episodes: validation episodes during training.
+        replay: arguments of `ReplayData`.
     """
 
-    def __init__(
-        self,
-        dataset: DatasetConfig | None = None,
-        real: str | None = None,
-        synthetic: str | None = None,
-        mixing: Mixing = "alternate",
-        ratio: float = 0.5,
-        batch_size: int = 256,
-        updates_per_step: int = 10,
-        seed: int = 0,
-        eval_episodes: int = 10,
-    ) -> None:
-        super().__init__(
-            real,
-            synthetic,
-            mixing=mixing,
-            ratio=ratio,
-            batch_size=batch_size,
-            updates_per_step=updates_per_step,
-            seed=seed,
-            eval_episodes=eval_episodes,
-        )
+    def __init__(self, dataset: DatasetConfig | None = None, **replay: Any) -> None:
+        super().__init__(**replay)
         self.dataset = dataset
 
 

@@ -255,3 +255,26 @@ def test_data_that_do_not_fit() -> None:
     with pytest.raises(DataError, match=r"must both be \(B, 1\)"):
         trainer(1).fit(agent, fixed([flat]))
     assert (*FRAMES, ACTION_DIM) == (9, 21, 21, 2)
+
+
+@pytest.mark.parametrize("cls", [BC, DrQV2])
+def test_the_learning_rate_decays_over_the_training(cls: type[Agent]) -> None:
+    agent = make(cls, lr=1e-3, lr_schedule="cosine")
+    rates: list[float] = []
+    step = agent.step
+
+    def watched(*args: Any) -> Any:
+        metrics = step(*args)
+        rates.append([group["lr"] for opt in agent._optimizers_by_name.values() for group in opt.param_groups])
+        return metrics
+
+    agent.step = watched
+    trainer(4).fit(agent, loader(agent))
+    expected = [1e-3, 1e-3 * (1 + 0.5**0.5) / 2, 5e-4, 1e-3 * (1 - 0.5**0.5) / 2]
+    assert [rate[0] for rate in rates] == pytest.approx(expected)
+    assert all(len(set(rate)) == 1 for rate in rates), "every optimizer follows the schedule"
+
+
+def test_a_learning_rate_that_decays_needs_a_length() -> None:
+    with pytest.raises(ConfigError, match="needs the length of the training"):
+        make(BC, lr_schedule="cosine").update(make_batch(0))
