@@ -47,6 +47,10 @@ FUNCTIONS = {
         "lightning_synther.data.inspection",
         "say what a dataset, a file or a store holds, and every fault in it",
     ),
+    "fidelity": (
+        "lightning_synther.synthesis.compare",
+        "compare synthetic with real transitions, print and plot",
+    ),
 }
 POSITIONAL = {"convert", "inspect"}  # whose required parameters are given without their names
 SUMMARIES = STAGES | {name: summary for name, (_, summary) in FUNCTIONS.items()}

@@ -21,10 +21,13 @@ from lightning_synther.agents.agent import Agent
 from lightning_synther.allocator import keep_freed_memory
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
+from lightning_synther.networks.timm_encoder import SIZES, TimmEncoder
 from lightning_synther.stages.config import (
     ComparisonConfig,
+    DecoderConfig,
     EvaluationConfig,
     LatentsConfig,
+    MonitorConfig,
     StageTraining,
     SynthesisConfig,
 )
@@ -42,6 +45,7 @@ SIZES_OF_AGENT = {
     "env",
     "encoder_checkpoint",
     "encoder_config",
+    *SIZES,
 }
 SIZES_OF_DIFFUSION = {"spec", "conditions"}
 
@@ -120,7 +124,7 @@ class SyntherCLI(LightningCLI):
             help="agent updates between two small checkpoints that are kept, updates_<n>.ckpt (0: none)",
         )
         parser.add_subclass_arguments(
-            Agent, "encoder.model", skip=SIZES_OF_AGENT, instantiate=False, required=False
+            (Agent, TimmEncoder), "encoder.model", skip=SIZES_OF_AGENT, instantiate=False, required=False
         )
         parser.add_class_arguments(StageTraining, "encoder.training", instantiate=False)
         parser.add_class_arguments(LatentsConfig, "diffusion.latents", instantiate=False)
@@ -135,6 +139,8 @@ class SyntherCLI(LightningCLI):
             f"({', '.join(COMPUTED)}), or arrays of your own beside the latents",
         )
         parser.add_class_arguments(StageTraining, "diffusion.training", instantiate=False)
+        parser.add_class_arguments(MonitorConfig, "diffusion.monitor", instantiate=False)
+        parser.add_class_arguments(DecoderConfig, "decoder", instantiate=False)
         parser.add_class_arguments(SynthesisConfig, "synthesis", instantiate=False)
         parser.add_class_arguments(ComparisonConfig, "comparison", instantiate=False)
         parser.add_class_arguments(EvaluationConfig, "evaluation", instantiate=False)

@@ -13,7 +13,9 @@ from lightning_synther.stages.run import Run
 CONFIGS = Path(__file__).parents[1] / "configs"
 BASE = CONFIGS / "vd4rl_cheetah.yaml"
 COMBINATIONS = [[path] for path in sorted(CONFIGS.glob("*.yaml"))] + [
-    [BASE, path] for kind in ("scale", "generator") for path in sorted(CONFIGS.glob(f"{kind}/*.yaml"))
+    [BASE, path]
+    for kind in ("scale", "generator", "encoder")
+    for path in sorted(CONFIGS.glob(f"{kind}/*.yaml"))
 ]
 
 

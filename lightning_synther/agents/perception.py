@@ -1,8 +1,9 @@
 """What an agent observes (pixels, latents or states), checked once, and the networks that depend on it.
 
 An algorithm is written once for the three kinds: it calls ``encoder`` and then the trunks of its actor and
-critic. Pixels have convolutions and trained trunks. Latents were made by a frozen `LatentEncoder`, so the
-encoder is the identity and a trunk is the range of columns that the frozen trunk wrote. States have neither.
+critic. Pixels have convolutions and trained trunks. Latents were made by a frozen encoder, so the
+encoder is the identity; where that was a `LatentEncoder` a trunk is the range of columns that the frozen trunk wrote,
+behind a `TimmEncoder`, which has none, it trains. States have neither.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from lightning_synther.errors import ConfigError, DataError
-from lightning_synther.networks.encoders import DrQEncoder, LatentEncoder, map_shape
+from lightning_synther.networks.encoders import DrQEncoder, map_shape
+from lightning_synther.networks.frozen import FrozenEncoder, is_timm, make_encoder
 from lightning_synther.networks.normalizer import StateNormalizer
-from lightning_synther.networks.trunk import AnyTrunk, Columns, Trunk, WholeVector
+from lightning_synther.networks.trunk import AnyTrunk, Columns, Trunk, VectorTrunk, WholeVector
 from lightning_synther.transition import Transition
 
 Observation = Literal["pixels", "latents", "states"]
@@ -47,9 +49,9 @@ class Perception:
             return nn.Identity()
         return DrQEncoder(self.settings["image_size"], self.settings["frame_stack"])
 
-    def pixel_encoder(self) -> LatentEncoder | None:
+    def pixel_encoder(self) -> FrozenEncoder | None:
         """The frozen network that made the latents, for latents."""
-        return LatentEncoder(**self.settings["encoder_config"]) if self.observation == "latents" else None
+        return make_encoder(self.settings["encoder_config"]) if self.observation == "latents" else None
 
     def actor_trunk(self) -> AnyTrunk:
         """What stands between the encoder and the policy."""
@@ -65,6 +67,8 @@ class Perception:
         feature_dim = self.settings["feature_dim"]
         if self.observation == "pixels":
             return Trunk(map_shape(self.settings["image_size"]), feature_dim)
+        if is_timm(self.settings["encoder_config"]):
+            return VectorTrunk(self.shape[0], feature_dim)
         if critic and not self.settings["encoder_config"]["critic"]:
             raise ConfigError(
                 "the encoder comes from an agent without a critic (BC), so its latents lack what "
@@ -141,11 +145,15 @@ def _latents(
             "observation is 'latents', but there is no encoder: give encoder_checkpoint, the "
             "checkpoint of the pixel agent whose encoder made the latents"
         )
-    for name in ("image_size", "frame_stack", "feature_dim"):
+    for name in ("image_size", "frame_stack"):
         _agree(name, argument=given[name], env=env.get(name), encoder=config[name])
-    dim = config["feature_dim"] * (2 if config["critic"] else 1)
+    if is_timm(config):
+        feature_dim, dim = given["feature_dim"] or 50, config["frame_stack"] * config["num_components"]
+    else:
+        feature_dim = _agree("feature_dim", argument=given["feature_dim"], encoder=config["feature_dim"])
+        dim = feature_dim * (2 if config["critic"] else 1)
     _agree("observation_dim", argument=given["observation_dim"], encoder=dim)
-    settings = {name: config[name] for name in ("image_size", "frame_stack", "feature_dim")}
+    settings = {name: config[name] for name in ("image_size", "frame_stack")} | {"feature_dim": feature_dim}
     return (dim,), settings | {"observation_dim": dim, "encoder_config": dict(config)}
 
 

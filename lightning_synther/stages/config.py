@@ -150,6 +150,59 @@ class LatentsConfig:
 
 
 @dataclass
+class DecoderConfig:
+    """A decoder from latents to frames, to look at them in TensorBoard; nothing else depends on it.
+
+    Args:
+        max_steps: gradient updates (0: no decoder).
+        batch_size: latents in an update.
+        width: channels of the decoder's coarsest map.
+        lr: learning rate.
+        checkpoint_every: updates between two saves of ``last.ckpt``.
+        precision: as for the other stages.
+    """
+
+    max_steps: int = 0
+    batch_size: int = 64
+    width: int = 128
+    lr: float = 1e-3
+    checkpoint_every: int = 1_000
+    precision: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_steps:
+            self.training().check("decoder")
+            _check_counts("decoder", batch_size=self.batch_size, width=self.width)
+
+    def training(self) -> StageTraining:
+        """How it trains."""
+        return StageTraining(
+            max_steps=self.max_steps,
+            batch_size=self.batch_size,
+            checkpoint_every=self.checkpoint_every,
+            precision=self.precision,
+        )
+
+
+@dataclass
+class MonitorConfig:
+    """How the diffusion model's samples are watched while it trains.
+
+    Args:
+        num_transitions: transitions sampled at every validation and compared with the real ones, on rank zero
+            (0: none). They never change the training.
+    """
+
+    num_transitions: int = 1_000
+
+    def __post_init__(self) -> None:
+        if self.num_transitions == 1 or self.num_transitions < 0:
+            raise ConfigError(
+                f"diffusion.monitor.num_transitions is {self.num_transitions}: give 2 or more, or 0 for none"
+            )
+
+
+@dataclass
 class SynthesisConfig:
     """How much synthetic experience is made, and how it is steered.
 
@@ -167,6 +220,11 @@ class SynthesisConfig:
         policy_guidance: weight of an agent's log-likelihood of the actions (0: none).
         policy_std: deviation of the agent's actions in it.
         policy_checkpoint: that agent; None for the one of stage 1.
+        drop_non_finite: replace transitions with numbers that are not finite instead of stopping at them.
+        support_margin: replace transitions outside the training data's range, widened by so many standard
+            deviations of each column (None: keep them). Samples scatter a little around saturated values, so 0 drops
+            many. What is dropped is counted, in the store's metadata and the summary.
+        support_store: store whose range that is; ``fit`` takes the one that the model was trained on.
     """
 
     num_transitions: int = 5_000_000
@@ -179,6 +237,9 @@ class SynthesisConfig:
     policy_guidance: float = 0.0
     policy_std: float = 0.3
     policy_checkpoint: str | None = None
+    drop_non_finite: bool = False
+    support_margin: float | None = None
+    support_store: str | None = None
 
     def __post_init__(self) -> None:
         _check_counts("synthesis", num_transitions=self.num_transitions, chunk_size=self.chunk_size)
@@ -188,6 +249,12 @@ class SynthesisConfig:
                 "a weight of at least 0 and a deviation above 0"
             )
         self.make_prompt()
+        if self.support_margin is not None and not self.support_margin >= 0:
+            raise ConfigError(f"synthesis.support_margin is {self.support_margin}: give 0 or more, or null")
+        if self.support_margin is None and self.support_store is not None:
+            raise ConfigError(
+                "synthesis.support_store is given without support_margin: give both, or neither"
+            )
 
     def make_prompt(self) -> Prompt | None:
         """The prompt, checked; None where none is asked for."""
@@ -206,6 +273,15 @@ class SynthesisConfig:
         keys = [*(prompting if self.prompt or self.guidance_weight != 1 else ())]
         keys += [*(policy if self.policy_guidance else ())]
         return {key: getattr(self, key) for key in keys}
+
+    def filtering(self) -> dict[str, Any]:
+        """What filters the samples, for the fingerprint of a stage; empty where nothing does."""
+        keys = ("drop_non_finite", "support_margin", "support_store")
+        return {
+            key: getattr(self, key)
+            for key in keys
+            if not (getattr(self, key) is None or getattr(self, key) is False)
+        }
 
 
 @dataclass

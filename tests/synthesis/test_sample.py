@@ -88,11 +88,11 @@ def run_python(code, *args, **kwargs):
 def test_a_killed_process_is_continued_to_the_same_bytes(tmp_path):
     code = """
     class Slow(Gaussian):
-        def predict_step(self, chunk):
+        def predict_step(self, chunk, batch_idx=0):
             if chunk.index == 2:
                 print("two chunks are written", flush=True)
                 time.sleep(60)
-            return super().predict_step(chunk)
+            return super().predict_step(chunk, batch_idx)
     Slow.__name__ = "Gaussian"
     predict(Slow(), Path(sys.argv[1]))
     """
