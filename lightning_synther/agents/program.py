@@ -14,6 +14,7 @@ from torch.export import Dim, ExportedProgram, export, save
 
 from lightning_synther.agents.agent import Agent
 from lightning_synther.errors import ConfigError
+from lightning_synther.networks.encoders import LatentEncoder
 from lightning_synther.networks.trunk import FeatureMapLinear
 
 #: File in the program's archive that says what it takes and gives.
@@ -25,11 +26,14 @@ class PolicyProgram(nn.Module):
 
     def __init__(self, agent: Agent) -> None:
         super().__init__()
-        latents = agent.pixel_encoder
-        networks = (latents.encoder, latents.actor_trunk) if latents is not None else (agent.encoder,)
-        # The actor reads the actor trunk's columns of a latent only, so the critic's trunks stay behind.
-        actor = agent.actor if latents is None else _without_trunk(agent.actor)
-        self.networks = nn.Sequential(*map(_plain, networks), _plain(actor)).requires_grad_(False).eval()
+        latents, actor = agent.pixel_encoder, agent.actor
+        networks: list[nn.Module] = [agent.encoder if latents is None else latents]
+        if isinstance(latents, LatentEncoder):
+            # The actor reads the actor trunk's columns of a latent only, so the critic's trunks stay behind.
+            networks, actor = [latents.encoder, latents.actor_trunk], _without_trunk(actor)
+        self.networks = (
+            nn.Sequential(*(_plain(part) for part in [*networks, actor])).requires_grad_(False).eval()
+        )
 
     def forward(self, observation: Tensor) -> Tensor:
         """Stacked frames (B, C, H, W) uint8 or states (B, O) to actions (B, A)."""

@@ -15,7 +15,7 @@ from lightning_synther.data.store_writer import StoreWriter
 from lightning_synther.errors import ConfigError, DataError
 from lightning_synther.networks.ensemble import EnsembleLinear
 from lightning_synther.networks.heads import ResidualBlock
-from lightning_synther.online.export import export_policy
+from lightning_synther.online.export import export_agent
 from lightning_synther.online.interaction import OnlineData
 from lightning_synther.transition import Transition, TransitionSpec
 from tests.agents.test_algorithms import ALGORITHMS
@@ -124,7 +124,7 @@ def test_a_behaviour_policy_file_holds_plain_perceptrons(tmp_path: Path) -> None
     env = {"task": "cartpole_swingup", "observation": "states"}
     agent = build(SAC, residual=True, action_dim=1, env=env)
     with pytest.raises(ConfigError, match=r"residual=True .* write it with export_program"):
-        export_policy(agent, tmp_path / "policy.safetensors", {})
+        export_agent(agent, tmp_path / "policy.safetensors", {})
 
 
 def test_gradient_accumulation_is_refused() -> None:

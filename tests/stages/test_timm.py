@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from lightning_synther.__main__ import main
+from lightning_synther.agents.program import export_program
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.networks.timm_encoder import TimmEncoder
 from lightning_synther.stages.checkpoints import load_checkpoint
@@ -44,6 +45,9 @@ def test_the_main_job_on_a_backbone(root, tmp_path, caplog, monkeypatch):
         moved = getattr(agent, part).trunk.state_dict()["0.weight"]
         assert moved.shape == (50, 12)
         assert not torch.equal(moved, getattr(fresh, part).trunk.state_dict()["0.weight"])
+
+    program = torch.export.load(export_program(agent, tmp_path / "policy.pt2")).module()
+    torch.testing.assert_close(program(frames), agent.policy(frames))
 
     # Again: every stage is reused, and no frame is encoded.
     monkeypatch.setattr(TimmEncoder, "features", None)
