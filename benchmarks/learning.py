@@ -14,6 +14,8 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import shlex
+import sys
 import time
 import warnings
 from collections.abc import Callable
@@ -28,6 +30,7 @@ from lightning.pytorch.callbacks import Callback
 from report import machine
 
 from lightning_synther import agents
+from lightning_synther.allocator import keep_freed_memory
 from lightning_synther.data.datamodules import ReplayData
 from lightning_synther.data.rewards import EPISODES, describe_episodes
 from lightning_synther.data.store import TransitionStore
@@ -38,6 +41,7 @@ from lightning_synther.online.interaction import OnlineData
 from lightning_synther.online.policies import BehaviourPolicy, RandomPolicy, load_policy
 from lightning_synther.seeding import derive_seed
 from lightning_synther.stages.callbacks import SeedEveryStep
+from lightning_synther.stages.precision import use_fast_float32
 from lightning_synther.transition import TransitionSpec
 
 OFFLINE_TASK, ONLINE_TASKS = "cheetah_run", ("cartpole_swingup", "reacher_easy")
@@ -226,6 +230,8 @@ def main() -> None:
     parser.add_argument("--output", type=Path, default=Path("docs/results"))
     args = parser.parse_args()
     torch.set_num_threads(1)
+    keep_freed_memory()
+    use_fast_float32()  # both as the command line has them
     warnings.filterwarnings("ignore", module="lightning")
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     args.output.mkdir(parents=True, exist_ok=True)
@@ -244,8 +250,8 @@ def main() -> None:
     record["random"] = {task: random_return(task) for task in sorted(tasks)}
     if OFFLINE_TASK in tasks:
         record["data"] = described(mixed_store(args.store, args.episodes))
-    seeds = " ".join(map(str, args.seeds))
-    record |= {"command": f"python benchmarks/learning.py --seeds {seeds}", "date": time.strftime("%Y-%m-%d")}
+    command = shlex.join(["python", "benchmarks/learning.py", *sys.argv[1:]])
+    record |= {"command": command, "date": time.strftime("%Y-%m-%d")}
     record["machine"] = machine("torch", "lightning", "dm-control", "mujoco")
     write_json(path, record)
     write_table(record, args.output / "learning.md")

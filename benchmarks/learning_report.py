@@ -76,7 +76,7 @@ def draw(record: dict[str, Any], path: Path) -> None:
             points = min(map(len, curves))
             returns = np.array([[point["return"] for point in curve[:points]] for curve in curves])
             updates = [point["updates"] for point in curves[0][:points]]
-            (line,) = axis.plot(updates, returns.mean(0), label=name)
+            (line,) = axis.plot(updates, returns.mean(0), marker=".", label=name)
             axis.fill_between(updates, returns.min(0), returns.max(0), alpha=0.15, color=line.get_color())
         axis.axhline(record["random"][task], color="grey", linestyle=":", label="random")
         axis.set(title=task, xlabel="gradient updates", ylabel="return")
