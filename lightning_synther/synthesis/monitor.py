@@ -7,10 +7,12 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from lightning_synther.data.store import TransitionStore
+from lightning_synther.diffusion.conditioning import Prompt
+from lightning_synther.diffusion.guidance import Guidance
+from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.seeding import derive_seed
 from lightning_synther.synthesis.fidelity import fidelity
 from lightning_synther.synthesis.figures import fidelity_figure
-from lightning_synther.synthesis.sample import Chunk
 
 #: Real records that the samples are compared with.
 MAX_REAL = 20_000
@@ -19,8 +21,8 @@ MAX_REAL = 20_000
 class FidelityMonitor(Callback):
     """At every validation, sample transitions as `Trainer.predict` does, compare them, log ``fidelity/<score>``.
 
-    The same seed every time, so that two validations differ by the weights alone. Done on rank zero, and outside
-    the training's random numbers.
+    The same seed every time, so that two validations differ by the weights alone; a conditional model is given the
+    conditions of random training rows. Done on rank zero, and outside the training's random numbers.
 
     Args:
         real: store that the model is trained on.
@@ -43,9 +45,11 @@ class FidelityMonitor(Callback):
         """Sample, compare, log."""
         if trainer.sanity_checking or not trainer.is_global_zero:
             return
-        chunk = Chunk(0, self.num_transitions, derive_seed(self.seed, "monitor"))
+        assert isinstance(pl_module, LatentDiffusion)
+        guidance = Guidance(prompt=Prompt("data")) if pl_module.conditioner.dim else None
+        seed = derive_seed(self.seed, "monitor")
         with trainer.precision_plugin.predict_step_context():
-            rows = pl_module.predict_step(chunk, 0).numpy()
+            rows = pl_module.sample(self.num_transitions, seed=seed, guidance=guidance).float().cpu().numpy()
         heldout = None if self.heldout is None else self.heldout.rows
         spec = self.real.spec
         scores = fidelity(self.real.rows, rows, heldout, spec, MAX_REAL).scores

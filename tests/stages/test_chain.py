@@ -53,6 +53,7 @@ def test_a_run_leaves_every_stage_and_a_summary(finished_run):
         *STAGES,
         "tensorboard",
         "config.yaml",
+        "command.txt",
         "summary.json",
     }
 

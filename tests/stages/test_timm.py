@@ -26,7 +26,7 @@ SMALL = (
 
 def test_the_main_job_on_a_backbone(root, tmp_path, caplog, monkeypatch):
     with caplog.at_level(logging.INFO, logger="lightning_synther"):
-        summary = fit(tmp_path / "tiny.yaml", root, tmp_path / "run", *SMALL)
+        summary = fit(tmp_path / "tiny.yaml", root, tmp_path / "run", *SMALL, f"--run_dir={tmp_path / 'run'}")
     assert any("are RANDOM" in message for message in caplog.messages)
     assert any("encoder.training is not used" in message for message in caplog.messages)
     assert summary["episodes"] == 2
@@ -52,7 +52,10 @@ def test_the_main_job_on_a_backbone(root, tmp_path, caplog, monkeypatch):
     # Again: every stage is reused, and no frame is encoded.
     monkeypatch.setattr(TimmEncoder, "features", None)
     monkeypatch.setattr("lightning_synther.agents.scoring.ScoredAgent.eval_workers", 0)
-    assert fit(tmp_path / "tiny.yaml", root, tmp_path / "run", *SMALL) == summary
+    assert (
+        fit(tmp_path / "tiny.yaml", root, tmp_path / "run", *SMALL, f"--run_dir={tmp_path / 'run'}")
+        == summary
+    )
 
 
 @pytest.mark.parametrize(
