@@ -70,7 +70,7 @@ class SAC:
         self.critic_optimizer.zero_grad()
         loss.backward()
         self.critic_optimizer.step()
-        metrics = {"critic_loss": loss.item(), "critic_q": q1.mean().item()}
+        metrics = {"critic_loss": loss.item(), "critic_q": 0.5 * (q1 + q2).mean().item()}
         self.num_updates += 1
         if self.num_updates % 2 == 0:
             metrics |= self._update_actor(state, noise[1])

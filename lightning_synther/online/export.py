@@ -101,5 +101,5 @@ def play(policy: BehaviourPolicy, config: EnvConfig, seed: int, deterministic: b
     while not last:
         step = env.step(policy.act(state[None], rng, deterministic)[0])
         state, last = step.observation, step.last
-        total += step.reward
+        total += float(step.reward)
     return total
