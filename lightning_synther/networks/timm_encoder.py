@@ -148,7 +148,7 @@ class TimmEncoder(nn.Module):
 
     def latents(self, features: Tensor) -> Tensor:
         """z (B, latent_dim) from the features (B, num_frames, F) of stacks, oldest frame first."""
-        if not self.fitted:
+        if not torch.compiler.is_exporting() and not self.fitted:  # no program can branch on a buffer
             raise ConfigError("the encoder's principal components are not fitted: call fit(features, stacks)")
         return self._unscaled(features) / self.scale
 
