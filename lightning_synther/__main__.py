@@ -29,11 +29,27 @@ FUNCTIONS = {
         "lightning_synther.online.collect",
         "render a dataset like V-D4RL here, with a behaviour policy",
     ),
+    "collect-states": (
+        "lightning_synther.online.collect_states",
+        "play a behaviour policy on states, without rendering, into a store of transitions",
+    ),
+    "export-policy": (
+        "lightning_synther.online.release",
+        "make a behaviour policy for `collect` of an online run's checkpoint",
+    ),
     "download": ("lightning_synther.data.download", "fetch and verify V-D4RL's own files"),
+    "export": (
+        "lightning_synther.stages.export",
+        "write a checkpoint's policy as a file that needs torch alone",
+    ),
     "convert": ("lightning_synther.data.minari", "turn a V-D4RL dataset into a Minari one, or back"),
     "inspect": (
         "lightning_synther.data.inspection",
         "say what a dataset, a file or a store holds, and every fault in it",
+    ),
+    "fidelity": (
+        "lightning_synther.synthesis.compare",
+        "compare synthetic with real transitions, print and plot",
     ),
 }
 POSITIONAL = {"convert", "inspect"}  # whose required parameters are given without their names
@@ -59,7 +75,7 @@ def dispatch(argv: list[str] | None) -> None:
         logging.basicConfig(format="%(message)s")
         logging.getLogger("lightning_synther").setLevel(logging.INFO)  # ours; dm_control has more to say
         module, _ = FUNCTIONS[name]
-        function = getattr(importlib.import_module(module), name)
+        function = getattr(importlib.import_module(module), name.replace("-", "_"))
         call_function(name, function, words[1:], positional=name in POSITIONAL)
     elif name.startswith("-"):
         raise ConfigError(f"{name} stands before the subcommand: write `{PROG} fit {name} …`")

@@ -7,6 +7,8 @@ stages that the agent depends on (`encoder`, `diffusion`, `synthesis`).
 from __future__ import annotations
 
 import logging
+import shlex
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -19,16 +21,21 @@ from lightning_synther.agents.agent import Agent
 from lightning_synther.allocator import keep_freed_memory
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
+from lightning_synther.networks.timm_encoder import SIZES, TimmEncoder
 from lightning_synther.stages.config import (
     ComparisonConfig,
+    DecoderConfig,
     EvaluationConfig,
     LatentsConfig,
+    MonitorConfig,
     StageTraining,
     SynthesisConfig,
 )
 from lightning_synther.stages.parse_errors import explain, parser_keys
+from lightning_synther.stages.precision import use_fast_float32
 from lightning_synther.stages.ranks import all_ranks, is_rank_zero
 from lightning_synther.stages.run import DEFAULT_RUN_DIR, Run
+from lightning_synther.synthesis.conditions import COMPUTED
 
 #: Constructor arguments that the data decide, so that no config gives them.
 SIZES_OF_AGENT = {
@@ -38,18 +45,22 @@ SIZES_OF_AGENT = {
     "env",
     "encoder_checkpoint",
     "encoder_config",
+    *SIZES,
 }
+SIZES_OF_DIFFUSION = {"spec", "conditions"}
 
 
 class SyntherCLI(LightningCLI):
     """LightningCLI with stages.
 
     Attributes:
+        arguments: the command line.
         restartable: whether repeating this process's command line gives the same arguments.
     """
 
     def __init__(self, args: list[str] | None = None) -> None:
         self.restartable = args is None
+        self.arguments = list(sys.argv[1:] if args is None else args)
         super().__init__(
             args=args,
             seed_everything_default=0,
@@ -74,7 +85,7 @@ class SyntherCLI(LightningCLI):
         parser.add_lightning_class_args(self.trainer_class, "trainer")
         parser.set_defaults({f"trainer.{key}": value for key, value in self.trainer_defaults.items()})
         parser.add_subclass_arguments(
-            pl.LightningModule, "model", skip={"spec"}, instantiate=False, required=False
+            pl.LightningModule, "model", skip=SIZES_OF_DIFFUSION, instantiate=False, required=False
         )
         parser.add_lightning_class_args(pl.LightningDataModule, "data", subclass_mode=True, required=False)
 
@@ -106,13 +117,30 @@ class SyntherCLI(LightningCLI):
         parser.add_argument(
             "--checkpoint_every", type=int, default=5_000, help="agent updates between two last.ckpt"
         )
+        parser.add_argument(
+            "--keep_every",
+            type=int,
+            default=0,
+            help="agent updates between two small checkpoints that are kept, updates_<n>.ckpt (0: none)",
+        )
         parser.add_subclass_arguments(
-            Agent, "encoder.model", skip=SIZES_OF_AGENT, instantiate=False, required=False
+            (Agent, TimmEncoder), "encoder.model", skip=SIZES_OF_AGENT, instantiate=False, required=False
         )
         parser.add_class_arguments(StageTraining, "encoder.training", instantiate=False)
         parser.add_class_arguments(LatentsConfig, "diffusion.latents", instantiate=False)
-        parser.add_class_arguments(LatentDiffusion, "diffusion.model", skip={"spec"}, instantiate=False)
+        parser.add_class_arguments(
+            LatentDiffusion, "diffusion.model", skip=SIZES_OF_DIFFUSION, instantiate=False
+        )
+        parser.add_argument(
+            "--diffusion.conditions",
+            type=list[str],
+            default=[],
+            help="what the diffusion model is conditioned on: relevance functions "
+            f"({', '.join(COMPUTED)}), or arrays of your own beside the latents",
+        )
         parser.add_class_arguments(StageTraining, "diffusion.training", instantiate=False)
+        parser.add_class_arguments(MonitorConfig, "diffusion.monitor", instantiate=False)
+        parser.add_class_arguments(DecoderConfig, "decoder", instantiate=False)
         parser.add_class_arguments(SynthesisConfig, "synthesis", instantiate=False)
         parser.add_class_arguments(ComparisonConfig, "comparison", instantiate=False)
         parser.add_class_arguments(EvaluationConfig, "evaluation", instantiate=False)
@@ -159,6 +187,8 @@ class SyntherCLI(LightningCLI):
     def _save_config(self, run_dir: Path) -> None:
         if is_rank_zero():
             run_dir.mkdir(parents=True, exist_ok=True)
+            command = f"python -m lightning_synther {shlex.join(self.arguments)}"
+            (run_dir / "command.txt").write_text(command + "\n")
             path = run_dir / "config.yaml"
             self._parser("fit").save(self.settings, path, skip_none=False, overwrite=True, multifile=False)
 
@@ -188,4 +218,5 @@ def main(args: list[str] | None = None) -> None:
     logging.getLogger("lightning_synther").setLevel(logging.INFO if is_rank_zero() else logging.ERROR)
     quieten_lightning()
     keep_freed_memory()
+    use_fast_float32()
     SyntherCLI(args)

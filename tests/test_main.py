@@ -57,7 +57,11 @@ def test_version(capsys):
 
 @pytest.mark.parametrize(
     "argv",
-    [["--help"], ["typo"], *([name, "--help"] for name in ("collect", "convert", "download", "inspect"))],
+    [
+        ["--help"],
+        ["typo"],
+        *([name, "--help"] for name in ("collect", "convert", "download", "export-policy", "inspect")),
+    ],
 )
 def test_small_commands_start_without_heavy_imports(argv):
     if argv[0] in FUNCTIONS:

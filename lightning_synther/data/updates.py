@@ -9,7 +9,7 @@ uninterrupted one saw.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 import lightning.pytorch as pl
 import numpy as np
@@ -55,6 +55,10 @@ class UpdateData(pl.LightningDataModule, Generic[Batch]):
         self.batch_size = batch_size
         self.updates_per_step = updates_per_step
         self.seed = seed
+
+    def agent_arguments(self) -> dict[str, Any]:
+        """Constructor arguments of an agent that these data decide; none where the config has to say them."""
+        return {}
 
     def batches(self, updates: range) -> list[Batch]:
         """The batches of some gradient updates."""

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_synther.data.updates import EpisodesMixin, UpdateData, Updates
-from lightning_synther.envs.control import EnvConfig
+from lightning_synther.envs.control import ControlEnv, EnvConfig
 from lightning_synther.errors import ConfigError
 from lightning_synther.online.environments import Environments, Floats
 from lightning_synther.transition import Transition
@@ -84,6 +84,16 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
                 "environments: change one of them"
             )
         self.steps_per_step = int(steps)
+
+    def agent_arguments(self) -> dict[str, Any]:
+        """The environment, and the sizes of its states and actions."""
+        env = ControlEnv(self.env)
+        return {
+            "observation": "states",
+            "observation_dim": env.observation_shape[0],
+            "action_dim": env.action_dim,
+            "env": self.env.to_dict(),
+        }
 
     def setup(self, stage: str) -> None:
         """Build this process's environments."""

@@ -89,6 +89,42 @@ class ShowProgress(Callback):
             self.progress = None
 
 
+class KeepCheckpoints(Callback):
+    """Keep the module as it is every ``every`` updates, in ``directory/updates_<n>.ckpt``.
+
+    They hold no optimizer and no replay memory: enough to `test` and to export, not to resume.
+    """
+
+    def __init__(self, directory: Path, every: int) -> None:
+        self.directory, self.every = directory, every
+        self._kept = 0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A resumed training has kept what lies before."""
+        self._kept = trainer.global_step // self.every
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """A batch holds several updates: keep the first state at or after each multiple."""
+        kept = trainer.global_step // self.every
+        if kept > self._kept and trainer.is_global_zero:
+            save_module(pl_module, self.directory / f"updates_{trainer.global_step:08d}.ckpt")
+        self._kept = kept
+
+
+def save_module(module: pl.LightningModule, path: Path) -> None:
+    """Write a checkpoint that `load_checkpoint` rebuilds ``module`` from, and nothing else, in one piece."""
+    cls = type(module)
+    partial = path.with_name(path.name + ".partial")
+    content = {
+        "pytorch-lightning_version": pl.__version__,
+        "class_path": f"{cls.__module__}.{cls.__qualname__}",
+        module.CHECKPOINT_HYPER_PARAMS_KEY: dict(module.hparams),
+        "state_dict": module.state_dict(),
+    }
+    torch.save(content, partial)
+    partial.replace(path)
+
+
 def last_checkpoint(directory: Path, every: int) -> ModelCheckpoint:
     """Keep ``directory/last.ckpt`` at most ``every`` updates old; written atomically by Lightning."""
     return ModelCheckpoint(

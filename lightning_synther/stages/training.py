@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning_synther.seeding import derive_seed
 from lightning_synther.stages.callbacks import (
     DescribeCheckpoint,
+    KeepCheckpoints,
     SeedEveryStep,
     ShowProgress,
     last_checkpoint,
@@ -86,6 +87,15 @@ class TrainerFactory:
     shared: Mapping[str, Any]
     progress: bool = True
 
+    @property
+    def device(self) -> torch.device:
+        """Where rank zero's modules go."""
+        kept = {key: value for key, value in self.settings().items() if key in ("accelerator", "devices")}
+        if isinstance(kept.get("devices"), int):
+            kept["devices"] = 1
+        trainer = pl.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, **kept)
+        return trainer.strategy.root_device
+
     def settings(self, precision: str | None = None) -> dict[str, Any]:
         """Arguments of a Trainer; a strategy or an accelerator of the config is built anew for each."""
         settings = {key: instantiate(value) for key, value in self.shared.items()}
@@ -98,12 +108,13 @@ class TrainerFactory:
         """TensorBoard logger of one stage."""
         return TensorBoardLogger(save_dir=self.run_dir, name=TENSORBOARD, version=stage)
 
-    def callbacks(self, stage: Stage, checkpoint_every: int) -> list[Callback]:
-        """What every training has."""
+    def callbacks(self, stage: Stage, checkpoint_every: int, keep_every: int = 0) -> list[Callback]:
+        """What every training has; with ``keep_every``, checkpoints that are kept."""
         return [
             SeedEveryStep(self.seed, stage.name),
             DescribeCheckpoint(),
             last_checkpoint(stage.directory, checkpoint_every),
+            *([KeepCheckpoints(stage.directory, keep_every)] if keep_every else []),
             *self.show_progress(stage.name),
         ]
 

@@ -10,7 +10,7 @@ import torch
 from lightning_synther.agents.sac_module import SAC
 from lightning_synther.envs.control import EnvConfig
 from lightning_synther.errors import ConfigError
-from lightning_synther.online.export import export_policy, play
+from lightning_synther.online.export import export_agent, play
 from lightning_synther.online.policies import load_policy, read_card
 
 ENV = {"task": "reacher_easy", "observation": "states", "action_repeat": 4, "time_limit": 0.4}
@@ -25,7 +25,7 @@ def agent():
 @pytest.fixture
 def exported(agent, tmp_path):
     path = tmp_path / "policies" / "half.safetensors"
-    return path, export_policy(agent, path, {"level": "half", "seed": 3})
+    return path, export_agent(agent, path, {"level": "half", "seed": 3})
 
 
 def test_the_file_acts_like_the_agent(agent, exported):
@@ -62,10 +62,10 @@ def test_the_card_holds_what_the_file_returned(exported):
 def test_an_agent_without_environment_cannot_be_exported(tmp_path):
     agent = SAC(observation_dim=6, action_dim=2, hidden_dim=8)
     with pytest.raises(ConfigError, match=r"knows its environment \(model\.env\)"):
-        export_policy(agent, tmp_path / "x.safetensors", {})
+        export_agent(agent, tmp_path / "x.safetensors", {})
 
 
 def test_an_agent_of_another_action_range_cannot_be_exported(tmp_path):
     agent = SAC(observation_dim=6, action_dim=2, hidden_dim=8, env=ENV, max_action=2.0)
     with pytest.raises(ConfigError, match=r"acts in \[-1, 1\], but the agent's max_action is 2\.0"):
-        export_policy(agent, tmp_path / "x.safetensors", {})
+        export_agent(agent, tmp_path / "x.safetensors", {})
