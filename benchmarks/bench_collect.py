@@ -22,14 +22,9 @@ from pathlib import Path
 import h5py
 import numpy as np
 from report import interleaved, save, table
+from yardsticks import plain_collection
 
-from lightning_synther.envs.tasks import use_headless_rendering
-
-use_headless_rendering()
-
-from yardsticks import plain_collection  # noqa: E402 (dm_control picks its platform when it is imported)
-
-from lightning_synther.online.collect import collect  # noqa: E402
+from lightning_synther.online.collect import collect
 
 TASK, POLICY = "cheetah_run", "medium"
 

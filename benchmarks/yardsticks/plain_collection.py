@@ -6,8 +6,8 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-from dm_control import suite
 
+from lightning_synther.envs.tasks import load_suite
 from lightning_synther.online.policies import load_policy
 from lightning_synther.seeding import derive_seed
 
@@ -22,7 +22,7 @@ def collect(task: str, policy: str, path: Path, episodes: int, seconds: float, s
     columns: dict[str, list] = {
         key: [] for key in ("observation", "action", "reward", "discount", "step_type")
     }
-    env = suite.load(domain, name, task_kwargs={"random": 0, "time_limit": seconds})
+    env = load_suite().load(domain, name, task_kwargs={"random": 0, "time_limit": seconds})
     spec = env.action_spec()
 
     def add(action: np.ndarray, reward: float, discount: float, step_type: int) -> None:

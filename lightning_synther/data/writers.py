@@ -49,8 +49,8 @@ class Hdf5Writer:
         self.num_episodes = 0
         self._partial = self.path.with_name(f".{self.path.name}.partial")
         self._file: h5py.File | None = None
-        self._pending: list[NDArray[np.uint8]] = []
-        self._num_pending = self._num_written = 0
+        self._pending: NDArray[np.uint8] | None = None  # fewer frames than make a chunk
+        self._num_written = 0
         self._columns: dict[str, list[NDArray[Any]]] = {}
 
     def append(self, frames: ArrayLike, action: ArrayLike, reward: ArrayLike, discount: ArrayLike) -> None:
@@ -80,8 +80,8 @@ class Hdf5Writer:
         """Finish the file and give it its name; without an episode there is no file."""
         if self._file is None:
             return
-        if self._num_pending:
-            self._write_chunks(np.concatenate(self._pending))
+        if self._pending is not None and len(self._pending):
+            self._write_chunks(self._pending)
         for name, parts in self._columns.items():
             self._file.create_dataset(name, data=np.concatenate(parts), compression="gzip")
         self._file.close()
@@ -114,14 +114,17 @@ class Hdf5Writer:
                 f"{self.path}: frames of shape {frames.shape[1:]} cannot follow frames of shape "
                 f"{self._file['observation'].shape[1:]}: write one image size to a file"
             )
-        self._pending.append(frames)
-        self._num_pending += len(frames)
-        whole = self._num_pending - self._num_pending % _CHUNK_FRAMES
-        if whole:
-            pending = np.concatenate(self._pending)
-            self._write_chunks(pending[:whole])
-            self._pending = [pending[whole:].copy()]
-            self._num_pending -= whole
+        start = 0
+        if self._pending is not None and len(self._pending):
+            start = min(_CHUNK_FRAMES - len(self._pending), len(frames))
+            self._pending = np.concatenate([self._pending, frames[:start]])
+            if len(self._pending) < _CHUNK_FRAMES:
+                return
+            self._write_chunks(self._pending)
+        whole = start + (len(frames) - start) // _CHUNK_FRAMES * _CHUNK_FRAMES
+        if whole > start:
+            self._write_chunks(frames[start:whole])
+        self._pending = frames[whole:].copy()
 
     def _create(self, shape: tuple[int, ...]) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)

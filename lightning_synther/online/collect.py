@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lightning_synther.data.vd4rl import dataset_dir
-from lightning_synther.envs.control import ControlEnv, EnvConfig
+from lightning_synther.envs.control import EnvConfig
 from lightning_synther.envs.pool import EnvPool
 from lightning_synther.errors import ConfigError
 from lightning_synther.online.kinds import Kind, find_kind
@@ -71,7 +71,9 @@ def collect(
     """
     _check_counts(episodes, transitions, num_workers)
     config = EnvConfig(task, "pixels", image_size, 1, action_repeat, time_limit)
-    max_steps = ControlEnv(replace(config, observation="states")).max_steps
+    # In a process of its own: dm_control would stay in this one's memory.
+    with EnvPool(replace(config, observation="states"), 1, min(num_workers, 1)) as pool:
+        max_steps = pool.max_steps
     kind = find_kind(config, policy, policy_path, replay_path)
     if max_steps is None and kind.recording is None:
         raise ConfigError(f"an episode of {task} may never end: give time_limit, in simulated seconds")

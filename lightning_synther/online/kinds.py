@@ -99,7 +99,7 @@ def find_kind(config: EnvConfig, policy: str, policy_path: str | None, replay_pa
 
 
 def _played(config: EnvConfig, sources: dict[str, str], parts: tuple[Part, ...]) -> Kind:
-    for source in sources.values():
+    for source in set(sources.values()) - {"random"}:
         behaviour = policies.load_policy(source, config.task)
         if behaviour.action_repeat not in (None, config.action_repeat):
             raise ConfigError(

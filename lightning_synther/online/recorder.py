@@ -45,22 +45,30 @@ class EpisodeSource(Protocol):
 
 
 class _Pages:
-    """One episode in the making: a frame and what led to it, again and again."""
+    """One episode in the making: a frame and what led to it, again and again; each frame is in memory once."""
 
-    def __init__(self, directory: Path, job: Job) -> None:
-        self._directory, self._job = directory, job
-        self._rows: list[tuple[NDArray[np.uint8], NDArray[np.float32], float, float]] = []
+    def __init__(self, directory: Path, job: Job, capacity: int) -> None:
+        self._directory, self._job, self._capacity = directory, job, capacity
+        self._frames: NDArray[np.uint8] | None = None
+        self._led_to: list[tuple[NDArray[np.float32], float, float]] = []
 
     def add(
         self, frame: NDArray[np.uint8], action: NDArray[np.float32], reward: float, discount: float
     ) -> None:
-        self._rows.append((frame, action, reward, discount))
+        if self._frames is None:
+            self._frames = np.empty((self._capacity, *frame.shape), np.uint8)
+        elif len(self._led_to) == len(self._frames):
+            self._frames = np.concatenate([self._frames, np.empty_like(self._frames)])
+        self._frames[len(self._led_to)] = frame
+        self._led_to.append((action, reward, discount))
 
     def write(self) -> None:
-        frames, actions, rewards, discounts = zip(*self._rows, strict=True)
+        assert self._frames is not None
+        actions, rewards, discounts = zip(*self._led_to, strict=True)
         with writing(self._directory):
             writer = NpzWriter(self._directory, self._job.prefix, first=self._job.number)
-            writer.append(np.stack(frames), np.stack(actions), rewards, discounts)
+            writer.append(self._frames[: len(rewards)], np.stack(actions), rewards, discounts)
+        self._frames = None
 
 
 class PolicyEpisodes:
@@ -80,7 +88,7 @@ class PolicyEpisodes:
         """Reset to the episode; its row 0 has no action and reward, its discount is 1 by V-D4RL's convention."""
         self._policy = self._policies[job.prefix]
         self._noise = np.random.default_rng(derive_seed(self._seed, "collect action", job.number))
-        self._pages = _Pages(self._directory, job)
+        self._pages = _Pages(self._directory, job, 1 + (self._env.max_steps or 500))
         frame = self._env.reset(derive_seed(self._seed, "collect episode", job.number))
         self._pages.add(frame, np.zeros(self._env.action_dim, np.float32), 0.0, 1.0)
         return 1, False
@@ -115,7 +123,7 @@ class RecordedEpisodes:
         Raises `DataError` where this machine's reset is not the recorded one.
         """
         self._rows = self._recording.episode(job.number)
-        self._pages = _Pages(self._directory, job)
+        self._pages = _Pages(self._directory, job, len(self._rows))
         self._next = 0
         self._env.reset(int(self._rows["seed"][0]))
         if not np.allclose(self._env.physics_state(), self._rows["state"][0], rtol=1e-6, atol=1e-6):

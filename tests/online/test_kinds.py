@@ -12,6 +12,7 @@ import pytest
 
 from lightning_synther.data.inspection import inspect_path
 from lightning_synther.data.vd4rl import load_vd4rl
+from lightning_synther.envs.control import ControlEnv
 from lightning_synther.errors import ConfigError
 from lightning_synther.online import collect as module
 from lightning_synther.online import packing, policies
@@ -107,8 +108,8 @@ def test_transitions_are_rounded_up_to_whole_episodes(tmp_path, transitions, epi
 
 
 def test_transitions_of_episodes_that_end_early(tmp_path, monkeypatch):
-    limit = module.ControlEnv.max_steps.fget
-    monkeypatch.setattr(module.ControlEnv, "max_steps", property(lambda env: 4 * limit(env)))
+    limit = ControlEnv.max_steps.fget
+    monkeypatch.setattr(ControlEnv, "max_steps", property(lambda env: 4 * limit(env)))
     directory = collect(TASK, root=str(tmp_path), transitions=18, **QUICK)  # one episode is promised 20 steps
     with h5py.File(directory / f"0_{TASK}_random.hdf5") as file:
         first = len(file["reward"])
