@@ -78,6 +78,8 @@ class AgentStage:
         for key in OWN_TRAINER_SETTINGS:
             if self.trainer.get(key) is not None:
                 raise ConfigError(f"trainer.{key} is given, but a run decides it itself: remove it")
+        if self.keep_every < 0:
+            raise ConfigError(f"keep_every is {self.keep_every}: give a number of updates, or 0 to keep none")
         check_training(
             "trainer",
             self.trainer.get("max_steps"),
