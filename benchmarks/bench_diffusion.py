@@ -1,8 +1,9 @@
 """Diffusion speed as ratios: a training update and synthetic rows per second, against a straightforward loop.
 
-The yardstick is the published computation written plainly in float32: AdamW, clip and a separate moving
-average, parameter by parameter, and 128 stochastic Heun steps. Both arms run the same network, which the
-golden vectors prove equal to the published one. Arms are interleaved, and medians of process CPU time
+The yardstick is the published computation in float32: AdamW, clip and a separate moving average, parameter by
+parameter, and 128 stochastic Heun steps of the package denoising-diffusion-pytorch (`yardsticks/elucidated.py`,
+which has a plain version for where the package is missing). Both arms run the same network, which the golden
+vectors prove equal to the published one. Arms are interleaved, and medians of process CPU time
 reported, so that other processes disturb little. No global torch flag is set: bfloat16 comes from autocast
 (training) and from weights cast once (sampling).
 
@@ -23,6 +24,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
+from yardsticks import elucidated
 
 from lightning_synther.diffusion.ema import ema_decay
 from lightning_synther.diffusion.loss import edm_loss
@@ -33,7 +35,7 @@ from lightning_synther.transition import TransitionSpec
 
 SPEC = TransitionSpec(observation_dim=100, action_dim=6, discount=0.99)  # latents of cheetah: 207 numbers
 FEW_STEPS = DiffusionSampler("dpmpp_2m_sde", 15, sigma_min=0.05, sigma_max=20.0)
-PUBLISHED = DiffusionSampler("stochastic_heun", 128)
+PUBLISHED_STEPS, SHORT_STEPS = 128, 8  # the long one is extrapolated: its steps cost the same
 
 
 def build(width: int) -> LatentDiffusion:
@@ -122,9 +124,10 @@ def training(width: int, repeats: int, batch_size: int = 256, updates: int = 10)
 
 
 def sampling(width: int, repeats: int, batch_size: int = 1024) -> dict[str, object]:
-    """Rows per second: one network evaluation in each precision, and whole samplers by their evaluations."""
+    """Rows per second of the published sampler and of ours, by whole samplers."""
     model = build(width)
-    short = DiffusionSampler("stochastic_heun", 8)  # the long one is extrapolated: its steps cost the same
+    network = model.ema.model.network
+    yardstick = elucidated.published(network, SPEC.dim) or elucidated.plain(network, SPEC.dim)
 
     def draw(sampler: DiffusionSampler, dtype: str) -> None:
         model.hparams["sampling_dtype"] = dtype
@@ -132,17 +135,19 @@ def sampling(width: int, repeats: int, batch_size: int = 1024) -> dict[str, obje
 
     seconds = interleave(
         {
-            "stochastic_heun_8_float32": lambda: draw(short, "float32"),
+            "published_short_float32": lambda: yardstick(batch_size, SHORT_STEPS),
             "few_steps_float32": lambda: draw(FEW_STEPS, "float32"),
             "few_steps_bf16": lambda: draw(FEW_STEPS, "bfloat16"),
         },
         repeats,
     )
-    scale = PUBLISHED.num_evaluations / short.num_evaluations
-    published = batch_size / (seconds["stochastic_heun_8_float32"] * scale)
+    evaluations = 2 * PUBLISHED_STEPS - 1
+    scale = evaluations / (2 * SHORT_STEPS - 1)
+    published = batch_size / (seconds["published_short_float32"] * scale)
     rates = {name: batch_size / seconds[f"few_steps_{name}"] for name in ("float32", "bf16")}
     return {
-        "evaluations": {"published": PUBLISHED.num_evaluations, "few_steps": FEW_STEPS.num_evaluations},
+        "yardstick": "plain" if elucidated.package() is None else "denoising-diffusion-pytorch",
+        "evaluations": {"published": evaluations, "few_steps": FEW_STEPS.num_evaluations},
         "rows_per_second": {
             "published_float32": published,
             **{f"few_steps_{k}": v for k, v in rates.items()},
@@ -159,6 +164,7 @@ def main() -> None:
     parser.add_argument("--widths", type=int, nargs="+", default=[1024, 2048])
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--sampling_only", action="store_true")
     parser.add_argument("--output", type=Path, default=Path(__file__).parent / "results" / "diffusion.json")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
@@ -169,7 +175,7 @@ def main() -> None:
         "amx": "amx_bf16" in Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else None,
         "threads": args.threads,
         "load_average": os.getloadavg()[0],
-        "training": {str(w): training(w, args.repeats) for w in args.widths},
+        "training": {str(w): training(w, args.repeats) for w in args.widths if not args.sampling_only},
         "sampling": {str(w): sampling(w, args.repeats) for w in args.widths},
     }
     args.output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,8 +1,8 @@
 """Gradient updates of the pixel agents against the published computation.
 
-    python benchmarks/bench_update.py [--batch 256] [--repeats 5] [--agents drqv2_bc bc] [--threads 1]
+    python benchmarks/bench_update.py [--batch 256] [--repeats 5] [--agents drqv2_bc cql bc] [--threads 1]
 
-All arms run in turn in one process: the published way in float32 (`yardsticks/drqv2.py`), the package's
+All arms run in turn in one process: the published way in float32 (`yardsticks/`), the package's
 agent in float32, and the agent under bf16 autocast. An update starts from uint8 frames and includes the
 random shift: the yardstick resamples with grid_sample, the agents get an integer crop. ``--mallopt`` first
 tells glibc to keep freed memory, in all arms alike.
@@ -17,13 +17,13 @@ from typing import Any
 
 import torch
 from report import interleaved, save, table
-from yardsticks import drqv2
+from yardsticks import cql, drqv2
 
-from lightning_synther.agents import BC, DrQV2
+from lightning_synther.agents import BC, CQL, DrQV2
 from lightning_synther.networks.augmentation import draw_shifts, random_shift
 from lightning_synther.transition import Transition
 
-ACTION_DIM, STD = 6, 0.55
+ACTION_DIM, STD, NUM_RANDOM = 6, 0.55, 10
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 
 
@@ -43,6 +43,17 @@ def arms(kind: str, batch: Transition) -> dict[str, Callable[[], Any]]:
             tuple(batch), STD, draw_shifts(2 * size, 4).view(2, size, 2), torch.randn(2, size, ACTION_DIM)
         )
 
+    def published_cql() -> None:
+        many = (size, NUM_RANDOM, ACTION_DIM)
+        yardstick.update(
+            tuple(batch),
+            STD,
+            draw_shifts(2 * size, 4).view(2, size, 2),
+            torch.randn(2, size, ACTION_DIM),
+            2 * torch.rand(many) - 1,
+            torch.randn(2, *many),
+        )
+
     def published_bc() -> None:
         noise = torch.randn(size, ACTION_DIM)
         yardstick.update(batch.observation, batch.action, batch.reward, STD, draw_shifts(size, 4), noise)
@@ -50,7 +61,7 @@ def arms(kind: str, batch: Transition) -> dict[str, Callable[[], Any]]:
     def ours(agent: Any, bf16: bool) -> Callable[[], None]:
         def update() -> None:
             shifted = batch._replace(observation=random_shift(batch.observation, draw_shifts(size, 4), 4))
-            if kind == "drqv2_bc":
+            if kind != "bc":
                 next_observation = random_shift(batch.next_observation, draw_shifts(size, 4), 4)
                 shifted = shifted._replace(next_observation=next_observation)
             with torch.autocast("cpu", torch.bfloat16, enabled=bf16, cache_enabled=False):
@@ -63,6 +74,10 @@ def arms(kind: str, batch: Transition) -> dict[str, Callable[[], Any]]:
         yardstick: Any = drqv2.BC(ACTION_DIM)
         agents = [BC(**settings) for _ in range(2)]
         published = published_bc
+    elif kind == "cql":
+        yardstick = cql.CQL(ACTION_DIM, num_random=NUM_RANDOM)
+        agents = [CQL(**settings, num_random=NUM_RANDOM, min_q_weight=10.0) for _ in range(2)]
+        published = published_cql
     else:
         yardstick = drqv2.DrQV2BC(ACTION_DIM)
         agents = [DrQV2(**settings, bc_weight=2.5) for _ in range(2)]
@@ -82,7 +97,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--agents", nargs="+", default=["drqv2_bc", "bc"], choices=["drqv2_bc", "bc"])
+    kinds = ["drqv2_bc", "cql", "bc"]
+    parser.add_argument("--agents", nargs="+", default=kinds, choices=kinds)
     parser.add_argument("--mallopt", action="store_true", help="keep freed memory (glibc), in all arms")
     args = parser.parse_args()
     torch.set_num_threads(args.threads)

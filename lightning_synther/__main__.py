@@ -1,7 +1,7 @@
 """``python -m lightning_synther``: the dispatcher in front of the commands.
 
-Only the standard library is imported here. ``--help``, `collect` and `download` answer without torch; and a
-spawned worker process, which imports this module again, pays nothing for it.
+Only the standard library is imported here. ``--help``, `collect`, `convert`, `download` and `inspect` answer
+without torch; and a spawned worker process, which imports this module again, pays nothing for it.
 """
 
 from __future__ import annotations
@@ -29,12 +29,30 @@ FUNCTIONS = {
         "lightning_synther.online.collect",
         "render a dataset like V-D4RL here, with a behaviour policy",
     ),
+    "collect-states": (
+        "lightning_synther.online.collect_states",
+        "play a behaviour policy on states, without rendering, into a store of transitions",
+    ),
     "export-policy": (
         "lightning_synther.online.release",
         "make a behaviour policy for `collect` of an online run's checkpoint",
     ),
     "download": ("lightning_synther.data.download", "fetch and verify V-D4RL's own files"),
+    "export": (
+        "lightning_synther.stages.export",
+        "write a checkpoint's policy as a file that needs torch alone",
+    ),
+    "convert": ("lightning_synther.data.minari", "turn a V-D4RL dataset into a Minari one, or back"),
+    "inspect": (
+        "lightning_synther.data.inspection",
+        "say what a dataset, a file or a store holds, and every fault in it",
+    ),
+    "fidelity": (
+        "lightning_synther.synthesis.compare",
+        "compare synthetic with real transitions, print and plot",
+    ),
 }
+POSITIONAL = {"convert", "inspect"}  # whose required parameters are given without their names
 SUMMARIES = STAGES | {name: summary for name, (_, summary) in FUNCTIONS.items()}
 
 
@@ -57,7 +75,8 @@ def dispatch(argv: list[str] | None) -> None:
         logging.basicConfig(format="%(message)s")
         logging.getLogger("lightning_synther").setLevel(logging.INFO)  # ours; dm_control has more to say
         module, _ = FUNCTIONS[name]
-        call_function(name, getattr(importlib.import_module(module), name.replace("-", "_")), words[1:])
+        function = getattr(importlib.import_module(module), name.replace("-", "_"))
+        call_function(name, function, words[1:], positional=name in POSITIONAL)
     elif name.startswith("-"):
         raise ConfigError(f"{name} stands before the subcommand: write `{PROG} fit {name} …`")
     else:
@@ -82,14 +101,16 @@ examples:
 `{PROG} SUBCOMMAND --help` lists a subcommand's options; --version prints the version."""
 
 
-def call_function(name: str, function: Callable[..., object], argv: list[str]) -> None:
+def call_function(
+    name: str, function: Callable[..., object], argv: list[str], positional: bool = False
+) -> None:
     """Parse ``argv`` by the signature of ``function``, then call it; a bare ``--flag`` means true."""
     from jsonargparse import ArgumentError, ArgumentParser
 
     parameters = inspect.signature(function).parameters
     description = (inspect.getdoc(function) or "").split("\n\n")[0]
     parser = ArgumentParser(prog=f"{PROG} {name}", description=description, exit_on_error=False)
-    parser.add_function_arguments(function, as_group=False)
+    parser.add_function_arguments(function, as_group=False, as_positional=positional)
     try:
         settings: dict[str, Any] = parser.parse_args(_explicit_flags(argv, parameters)).as_dict()
     except ArgumentError as error:

@@ -21,16 +21,21 @@ from lightning_synther.agents.agent import Agent
 from lightning_synther.allocator import keep_freed_memory
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
+from lightning_synther.networks.timm_encoder import SIZES, TimmEncoder
 from lightning_synther.stages.config import (
     ComparisonConfig,
+    DecoderConfig,
     EvaluationConfig,
     LatentsConfig,
+    MonitorConfig,
     StageTraining,
     SynthesisConfig,
 )
 from lightning_synther.stages.parse_errors import explain, parser_keys
+from lightning_synther.stages.precision import use_fast_float32
 from lightning_synther.stages.ranks import all_ranks, is_rank_zero
 from lightning_synther.stages.run import DEFAULT_RUN_DIR, Run
+from lightning_synther.synthesis.conditions import COMPUTED
 
 #: Constructor arguments that the data decide, so that no config gives them.
 SIZES_OF_AGENT = {
@@ -40,7 +45,9 @@ SIZES_OF_AGENT = {
     "env",
     "encoder_checkpoint",
     "encoder_config",
+    *SIZES,
 }
+SIZES_OF_DIFFUSION = {"spec", "conditions"}
 
 
 class SyntherCLI(LightningCLI):
@@ -78,7 +85,7 @@ class SyntherCLI(LightningCLI):
         parser.add_lightning_class_args(self.trainer_class, "trainer")
         parser.set_defaults({f"trainer.{key}": value for key, value in self.trainer_defaults.items()})
         parser.add_subclass_arguments(
-            pl.LightningModule, "model", skip={"spec"}, instantiate=False, required=False
+            pl.LightningModule, "model", skip=SIZES_OF_DIFFUSION, instantiate=False, required=False
         )
         parser.add_lightning_class_args(pl.LightningDataModule, "data", subclass_mode=True, required=False)
 
@@ -117,12 +124,23 @@ class SyntherCLI(LightningCLI):
             help="agent updates between two small checkpoints that are kept, updates_<n>.ckpt (0: none)",
         )
         parser.add_subclass_arguments(
-            Agent, "encoder.model", skip=SIZES_OF_AGENT, instantiate=False, required=False
+            (Agent, TimmEncoder), "encoder.model", skip=SIZES_OF_AGENT, instantiate=False, required=False
         )
         parser.add_class_arguments(StageTraining, "encoder.training", instantiate=False)
         parser.add_class_arguments(LatentsConfig, "diffusion.latents", instantiate=False)
-        parser.add_class_arguments(LatentDiffusion, "diffusion.model", skip={"spec"}, instantiate=False)
+        parser.add_class_arguments(
+            LatentDiffusion, "diffusion.model", skip=SIZES_OF_DIFFUSION, instantiate=False
+        )
+        parser.add_argument(
+            "--diffusion.conditions",
+            type=list[str],
+            default=[],
+            help="what the diffusion model is conditioned on: relevance functions "
+            f"({', '.join(COMPUTED)}), or arrays of your own beside the latents",
+        )
         parser.add_class_arguments(StageTraining, "diffusion.training", instantiate=False)
+        parser.add_class_arguments(MonitorConfig, "diffusion.monitor", instantiate=False)
+        parser.add_class_arguments(DecoderConfig, "decoder", instantiate=False)
         parser.add_class_arguments(SynthesisConfig, "synthesis", instantiate=False)
         parser.add_class_arguments(ComparisonConfig, "comparison", instantiate=False)
         parser.add_class_arguments(EvaluationConfig, "evaluation", instantiate=False)
@@ -200,4 +218,5 @@ def main(args: list[str] | None = None) -> None:
     logging.getLogger("lightning_synther").setLevel(logging.INFO if is_rank_zero() else logging.ERROR)
     quieten_lightning()
     keep_freed_memory()
+    use_fast_float32()
     SyntherCLI(args)

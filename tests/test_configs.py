@@ -7,12 +7,15 @@ from pathlib import Path
 import pytest
 
 from lightning_synther.cli import SyntherCLI
+from lightning_synther.errors import ConfigError
 from lightning_synther.stages.run import Run
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 BASE = CONFIGS / "vd4rl_cheetah.yaml"
 COMBINATIONS = [[path] for path in sorted(CONFIGS.glob("*.yaml"))] + [
-    [BASE, path] for path in sorted(CONFIGS.glob("scale/*.yaml"))
+    [BASE, path]
+    for kind in ("scale", "generator", "encoder")
+    for path in sorted(CONFIGS.glob(f"{kind}/*.yaml"))
 ]
 
 
@@ -39,6 +42,47 @@ def test_there_are_configs():
     assert [BASE, CONFIGS / "scale" / "quick.yaml"] in COMBINATIONS
 
 
+def test_prioritized_generative_replay_is_a_config():
+    quick, pgr = CONFIGS / "scale" / "quick.yaml", CONFIGS / "generator" / "pgr.yaml"
+    settings = parse("fit", *(f"--config={path}" for path in (BASE, quick, pgr))).settings
+    Run(settings).check()
+    assert settings.diffusion.conditions == ["curiosity"]
+    assert (settings.synthesis.prompt, settings.synthesis.guidance_weight) == ("top", 2.0)
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--synthesis.prompt=top"], "but the model has no conditions: train it with some"),
+        (["--synthesis.guidance_weight=2"], "guidance_weight is 2.0 and prompt None, but the model has no"),
+        (["--diffusion.conditions=[reward]"], "conditioned on reward, but synthesis.prompt is not set"),
+        (
+            [
+                "--diffusion.conditions=[reward]",
+                "--synthesis.prompt=values",
+                "--synthesis.prompt_values=[1,2]",
+            ],
+            "prompt_values holds 2 numbers, the model expects 1 numbers a row",
+        ),
+        (["--synthesis.prompt_values=[1]"], "synthesis.prompt_values is given without a prompt"),
+        (["--synthesis.policy_guidance=-1"], "give a weight of at least 0"),
+    ],
+)
+def test_guidance_that_cannot_be_followed_is_refused_before_the_first_stage(flags, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        Run(parse("fit", f"--config={BASE}", *flags).settings).check()
+
+
+def test_td_error_needs_an_encoder_with_a_critic():
+    flags = ["--diffusion.conditions=[td_error]", "--synthesis.prompt=top"]
+    Run(parse("fit", f"--config={BASE}", *flags).settings).check()
+    quick = f"--config={CONFIGS / 'scale' / 'quick.yaml'}"
+    with pytest.raises(
+        ConfigError, match="'td_error' needs an agent with a critic and its target, BC has none"
+    ):
+        Run(parse("fit", f"--config={BASE}", quick, *flags).settings).check()
+
+
 def test_overlays_and_flags_lie_over_the_config():
     quick = CONFIGS / "scale" / "quick.yaml"
     plain = parse("fit", f"--config={BASE}").settings
@@ -63,3 +107,30 @@ def test_what_is_published_is_in_the_full_config():
     assert settings.diffusion.training.max_steps == 100_000
     agent = settings.model.init_args
     assert (agent.hidden_dim, agent.bc_weight, agent.tau) == (1024, 2.5, 0.01)
+
+
+ALGORITHMS = ("BC", "DrQV2", "CQL", "TD3BC", "IQL", "EDAC", "CQLSAC", "SAC", "REDQ")
+SMALL = (
+    "--encoder.model.hidden_dim=8",
+    "--encoder.model.feature_dim=4",
+    "--diffusion.model.width=8",
+    "--model.hidden_dim=8",
+    "--data.dataset.image_size=64",
+)
+
+
+@pytest.mark.parametrize("name", [*ALGORITHMS, "lightning_synther.agents.IQL"])
+def test_the_algorithm_on_latents_is_one_flag(name):
+    settings = parse("fit", f"--config={BASE}", f"--model={name}", *SMALL).settings
+    Run(settings).check()
+    assert settings.model.class_path.endswith("." + name.rpartition(".")[2])
+    assert settings.model.init_args.observation == "latents"
+    assert settings.model.init_args.lr == 3e-4, "what both have stays"
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_the_algorithm_on_states_is_one_flag(name):
+    settings = parse("fit", f"--config={CONFIGS / 'states.yaml'}", f"--model={name}").settings
+    Run(settings).check()
+    assert settings.model.init_args.observation == "states"
+    assert settings.model.init_args.normalize_states

@@ -56,7 +56,12 @@ def test_version(capsys):
 
 
 @pytest.mark.parametrize(
-    "argv", [["--help"], ["download", "--help"], ["collect", "--help"], ["export-policy", "--help"], ["typo"]]
+    "argv",
+    [
+        ["--help"],
+        ["typo"],
+        *([name, "--help"] for name in ("collect", "convert", "download", "export-policy", "inspect")),
+    ],
 )
 def test_small_commands_start_without_heavy_imports(argv):
     if argv[0] in FUNCTIONS:

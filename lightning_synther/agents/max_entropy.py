@@ -14,7 +14,6 @@ from lightning_synther.agents.agent import Agent
 from lightning_synther.agents.optimization import adam
 from lightning_synther.agents.perception import Observation
 from lightning_synther.networks.gaussian import GaussianActor
-from lightning_synther.networks.heads import MLP
 from lightning_synther.transition import Transition
 
 
@@ -67,7 +66,7 @@ class MaxEntropyAgent(Agent):
         self.actor_lr = lr if actor_lr is None else actor_lr
         self.target_entropy = -float(action_dim) if target_entropy is None else target_entropy
         trunk = self.perception.actor_trunk()
-        policy = MLP(trunk.feature_dim, 2 * action_dim, hidden_dim, self.hparams["num_layers"])
+        policy = self.make_mlp(trunk.feature_dim, 2 * action_dim, layer_norm=False)
         self.actor = self.actor_class(trunk, policy, self.log_std_bounds, max_action)
         self.critic = self.make_critic(num_critics)
         self.critic_target = self.make_critic(num_critics)

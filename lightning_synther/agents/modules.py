@@ -50,6 +50,14 @@ class NoisyAgent(Agent):
         std = self.stddev_schedule(self.num_updates * self.schedule_steps_per_update)
         return TruncatedNormal(self.actor(features), std)
 
+    @torch.no_grad()
+    def explore(self, observation: Tensor, noise: Tensor) -> Tensor:
+        """Actions (B, A) with noise, for observations and standard normal ``noise`` (B, A).
+
+        As DrQ-v2 explores: the schedule's deviation, and no ``stddev_clip``, which is for the losses.
+        """
+        return self.action_distribution(self.encoder(observation)).sample(noise)
+
 
 def sampling_metrics(distribution: TruncatedNormal, action: Tensor) -> dict[str, Tensor]:
     """Batch means of the summed log density of ``action`` and of the summed entropy (of the plain Normal)."""

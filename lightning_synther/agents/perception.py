@@ -1,8 +1,9 @@
 """What an agent observes (pixels, latents or states), checked once, and the networks that depend on it.
 
 An algorithm is written once for the three kinds: it calls ``encoder`` and then the trunks of its actor and
-critic. Pixels have convolutions and trained trunks. Latents were made by a frozen `LatentEncoder`, so the
-encoder is the identity and a trunk is the range of columns that the frozen trunk wrote. States have neither.
+critic. Pixels have convolutions and trained trunks. Latents were made by a frozen encoder, so the
+encoder is the identity; where that was a `LatentEncoder` a trunk is the range of columns that the frozen trunk wrote,
+behind a `TimmEncoder`, which has none, it trains. States have neither.
 """
 
 from __future__ import annotations
@@ -11,11 +12,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from torch import nn
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from lightning_synther.errors import ConfigError, DataError
-from lightning_synther.networks.encoders import DrQEncoder, LatentEncoder, map_shape
-from lightning_synther.networks.trunk import AnyTrunk, Columns, Trunk, WholeVector
+from lightning_synther.networks.encoders import DrQEncoder, map_shape
+from lightning_synther.networks.frozen import FrozenEncoder, is_timm, make_encoder
+from lightning_synther.networks.normalizer import StateNormalizer
+from lightning_synther.networks.trunk import AnyTrunk, Columns, Trunk, VectorTrunk, WholeVector
 from lightning_synther.transition import Transition
 
 Observation = Literal["pixels", "latents", "states"]
@@ -38,14 +42,16 @@ class Perception:
     settings: dict[str, Any]
 
     def encoder(self) -> nn.Module:
-        """The network that is trained before the trunks: convolutions for pixels."""
+        """What is before the trunks: convolutions for pixels, for states their normaliser if they have one."""
+        if self.settings["normalize_states"]:
+            return StateNormalizer(self.shape[0])
         if self.observation != "pixels":
             return nn.Identity()
         return DrQEncoder(self.settings["image_size"], self.settings["frame_stack"])
 
-    def pixel_encoder(self) -> LatentEncoder | None:
+    def pixel_encoder(self) -> FrozenEncoder | None:
         """The frozen network that made the latents, for latents."""
-        return LatentEncoder(**self.settings["encoder_config"]) if self.observation == "latents" else None
+        return make_encoder(self.settings["encoder_config"]) if self.observation == "latents" else None
 
     def actor_trunk(self) -> AnyTrunk:
         """What stands between the encoder and the policy."""
@@ -61,12 +67,22 @@ class Perception:
         feature_dim = self.settings["feature_dim"]
         if self.observation == "pixels":
             return Trunk(map_shape(self.settings["image_size"]), feature_dim)
+        if is_timm(self.settings["encoder_config"]):
+            return VectorTrunk(self.shape[0], feature_dim)
         if critic and not self.settings["encoder_config"]["critic"]:
             raise ConfigError(
                 "the encoder comes from an agent without a critic (BC), so its latents lack what "
                 "this agent's critic reads: train stage 1 with DrQV2, or train BC in stage 4"
             )
         return Columns(slice(feature_dim, 2 * feature_dim) if critic else slice(0, feature_dim))
+
+    def check_observation(self, observation: Tensor | NDArray[Any]) -> None:
+        """Raise `DataError` where observations (B, ...) do not have this shape."""
+        if tuple(observation.shape[1:]) != self.shape:
+            raise DataError(
+                f"the agent was made for {self.observation} of shape {self.shape}, an observation here has "
+                f"{tuple(observation.shape[1:])}: give it observations of its own task"
+            )
 
     def check(self, batch: Transition) -> None:
         """Raise `DataError` where a training batch does not have these sizes."""
@@ -100,7 +116,14 @@ def perceive(given: Mapping[str, Any], stage1: Mapping[str, Any] | None = None) 
         raise ConfigError(f"observation is {observation!r}: give 'pixels', 'latents' or 'states'")
     shape, settings = settle(given, env, stage1)
     action_dim = _agree("action_dim", argument=given["action_dim"], stage1=(stage1 or {}).get("action_dim"))
-    return Perception(observation, shape, action_dim, {**settings, "action_dim": action_dim})
+    normalize = bool(given["normalize_states"])
+    if normalize and observation != "states":
+        raise ConfigError(
+            f"normalize_states is true, but observation is {observation!r}: only states are normalised, "
+            "frames and latents have a fixed scale; set it to false"
+        )
+    settings |= {"action_dim": action_dim, "normalize_states": normalize}
+    return Perception(observation, shape, action_dim, settings)
 
 
 def _pixels(
@@ -122,11 +145,15 @@ def _latents(
             "observation is 'latents', but there is no encoder: give encoder_checkpoint, the "
             "checkpoint of the pixel agent whose encoder made the latents"
         )
-    for name in ("image_size", "frame_stack", "feature_dim"):
+    for name in ("image_size", "frame_stack"):
         _agree(name, argument=given[name], env=env.get(name), encoder=config[name])
-    dim = config["feature_dim"] * (2 if config["critic"] else 1)
+    if is_timm(config):
+        feature_dim, dim = given["feature_dim"] or 50, config["frame_stack"] * config["num_components"]
+    else:
+        feature_dim = _agree("feature_dim", argument=given["feature_dim"], encoder=config["feature_dim"])
+        dim = feature_dim * (2 if config["critic"] else 1)
     _agree("observation_dim", argument=given["observation_dim"], encoder=dim)
-    settings = {name: config[name] for name in ("image_size", "frame_stack", "feature_dim")}
+    settings = {name: config[name] for name in ("image_size", "frame_stack")} | {"feature_dim": feature_dim}
     return (dim,), settings | {"observation_dim": dim, "encoder_config": dict(config)}
 
 

@@ -10,7 +10,8 @@ from typing import Any
 from lightning.pytorch import LightningModule
 
 from lightning_synther.errors import ConfigError
-from lightning_synther.networks.encoders import LatentEncoder, read_checkpoint
+from lightning_synther.networks.encoders import read_checkpoint
+from lightning_synther.networks.frozen import encoder_config, encoder_from_state, is_timm
 
 
 def read_stage1(given: dict[str, Any]) -> dict[str, Any]:
@@ -21,11 +22,13 @@ def read_stage1(given: dict[str, Any]) -> dict[str, Any]:
     checkpoint: dict[str, Any] = {}
     if given["encoder_checkpoint"] is not None and given["observation"] == "latents":
         checkpoint = read_checkpoint(given["encoder_checkpoint"])
-        given["encoder_config"] = LatentEncoder.config_of(
-            checkpoint["hyper_parameters"], checkpoint["state_dict"]
-        )
+        given["encoder_config"] = encoder_config(checkpoint["hyper_parameters"], checkpoint["state_dict"])
     if given["heads"] == "pretrained" and given["encoder_config"] is None:
         raise ConfigError("heads is 'pretrained', but there is no encoder_checkpoint to take them from")
+    if given["heads"] == "pretrained" and is_timm(given["encoder_config"]):
+        raise ConfigError(
+            "heads is 'pretrained', but the encoder is a timm backbone, which has none: give 'new'"
+        )
     return checkpoint
 
 
@@ -34,7 +37,7 @@ def load_stage1(agent: LightningModule, checkpoint: Mapping[str, Any]) -> None:
 
     Raises `ConfigError` where the heads do not fit: another width or depth, or another algorithm.
     """
-    encoder = LatentEncoder.from_state(checkpoint["hyper_parameters"], checkpoint["state_dict"])
+    encoder = encoder_from_state(checkpoint["hyper_parameters"], checkpoint["state_dict"])
     agent.pixel_encoder.load_state_dict(encoder.state_dict())  # type: ignore[union-attr]
     if agent.hparams["heads"] == "new":
         return

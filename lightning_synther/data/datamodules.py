@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -9,8 +10,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from lightning_synther.data.conditions import read_conditions
 from lightning_synther.data.mixing import Mixing, composition, sources
 from lightning_synther.data.replay import PixelReplay
+from lightning_synther.data.rewards import RewardMap, RewardScale, check_reward_map
 from lightning_synther.data.store import LOAD_LIMIT, TransitionStore
 from lightning_synther.data.updates import EpisodesMixin, UpdateData
 from lightning_synther.errors import ConfigError
@@ -54,7 +57,7 @@ class PixelData(EpisodesMixin, UpdateData[Transition]):
 
 
 class RowData(UpdateData[Tensor]):
-    """Flat rows (B, D) of a store, for diffusion models.
+    """Flat rows (B, D) of a store, for diffusion models, followed by the columns of their conditions.
 
     Args:
         store: path of the store to train on.
@@ -63,6 +66,8 @@ class RowData(UpdateData[Tensor]):
         updates_per_step: updates in one pass of Lightning's loop.
         seed: seed of the batches.
         load_limit: stores up to this many bytes are read into memory.
+        conditions: names of arrays beside the rows, in both stores (`write_condition`). Where ``fit`` trains
+            a model, those that a relevance function of that name computes are written first.
     """
 
     def __init__(
@@ -73,10 +78,13 @@ class RowData(UpdateData[Tensor]):
         updates_per_step: int = 1,
         seed: int = 0,
         load_limit: int = LOAD_LIMIT,
+        conditions: Sequence[str] = (),
     ) -> None:
         super().__init__(batch_size, updates_per_step, seed)
         self.store, self.heldout, self.load_limit = store, heldout, load_limit
+        self.conditions = list(conditions)
         self.rows: Tensor | None = None
+        self.condition_columns: Tensor | None = None
 
     def setup(self, stage: str) -> None:
         """Open the stores."""
@@ -86,11 +94,22 @@ class RowData(UpdateData[Tensor]):
             self.rows = store.load(self.load_limit)
             if self.heldout is not None:
                 self.heldout_rows = TransitionStore.open(self.heldout, store.spec).load(self.load_limit)
+            if self.conditions:
+                self.condition_columns, _ = read_conditions(self.store, self.conditions)
+                if self.heldout is not None:
+                    heldout, _ = read_conditions(self.heldout, self.conditions)
+                    self.heldout_rows = torch.cat([self.heldout_rows, heldout], dim=1)
 
     def batches(self, updates: range) -> list[Tensor]:
         """Rows drawn with replacement."""
         assert self.rows is not None, "call setup() first"
-        return [gather(self.rows, self.generator(update), self.batch_size) for update in updates]
+        parts = [part for part in (self.rows, self.condition_columns) if part is not None]
+        batches = [
+            # The same draws for every part, hence the same records.
+            [gather(part, self.generator(update), self.batch_size) for part in parts]
+            for update in updates
+        ]
+        return [batch[0] if len(batch) == 1 else torch.cat(batch, dim=1) for batch in batches]
 
     def val_dataloader(self) -> DataLoader[Tensor] | list[Any]:
         """The held-out rows, once, in order; no batches at all without a held-out store."""
@@ -128,6 +147,8 @@ class ReplayData(EpisodesMixin, UpdateData[Transition]):
         eval_episodes: validation and test episodes.
         eval_seed: what their seeds derive from.
         load_limit: stores up to this many bytes are read into memory; larger ones stay mapped.
+        reward_scale: factor of all rewards, or ``return_range`` (`RewardMap.of`).
+        reward_bias: added to scaled rewards, as the published code subtracts 1 on AntMaze.
     """
 
     def __init__(
@@ -142,11 +163,14 @@ class ReplayData(EpisodesMixin, UpdateData[Transition]):
         eval_episodes: int = 10,
         eval_seed: int = 0,
         load_limit: int = LOAD_LIMIT,
+        reward_scale: RewardScale = 1.0,
+        reward_bias: float = 0.0,
     ) -> None:
         super().__init__(batch_size, updates_per_step, seed)
-        composition(
-            0, batch_size, mixing, ratio
-        )  # a wrong mixing or ratio is refused here, not an hour later
+        # What is wrong is refused here, not an hour later.
+        composition(0, batch_size, mixing, ratio)
+        check_reward_map(reward_scale, reward_bias)
+        self.reward_scale, self.reward_bias = reward_scale, reward_bias
         self.real, self.synthetic, self.mixing, self.ratio = real, synthetic, mixing, ratio
         self.eval_episodes, self.eval_seed = eval_episodes, eval_seed
         self.load_limit = load_limit
@@ -174,6 +198,20 @@ class ReplayData(EpisodesMixin, UpdateData[Transition]):
             stores[kind] = TransitionStore.open(path, expected=spec)
         self.spec = next(iter(stores.values())).spec
         self.rows = {kind: store.load(self.load_limit) for kind, store in stores.items()}
+        self._real = stores.get("real")
+        if self._real is None and self.real is not None:  # statistics are the real data's
+            self._real = TransitionStore.open(self.real, expected=self.spec)
+        self.rewards = RewardMap.of(self.reward_scale, self.reward_bias, self._real)
+
+    def states(self) -> Tensor:
+        """Observations (N, O) of all real transitions, for agents that normalise; may be mapped."""
+        if self._real is None:
+            raise ConfigError(
+                "model.normalize_states takes the real data's statistics, but data.real is not set: give the "
+                "path of the real store, its transitions are not trained on with data.mixing synthetic"
+            )
+        rows = self.rows.get("real", self._real.mapped)
+        return rows[:, self.spec.fields["observation"]]
 
     def batches(self, updates: range) -> list[Transition]:
         """Transitions drawn with replacement, in each batch real ones first."""
@@ -185,7 +223,10 @@ class ReplayData(EpisodesMixin, UpdateData[Transition]):
                 gather(self.rows["synthetic"], generator, num_synthetic, out=block[num_real:])
             if num_real:
                 gather(self.rows["real"], generator, num_real, out=block[:num_real])
-        return [self.spec.unflatten(block) for block in rows]
+        batches = [self.spec.unflatten(block) for block in rows]
+        for batch in batches:
+            self.rewards(batch.reward)
+        return batches
 
 
 def gather(rows: Tensor, generator: np.random.Generator, count: int, out: Tensor | None = None) -> Tensor:

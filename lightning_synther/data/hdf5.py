@@ -32,7 +32,7 @@ _BLOCK_ROWS = 512  # at least; a block is whole chunks
 
 def read_hdf5(path: Path, image_size: int) -> Recording:
     """Read everything but the frames of ``path``; raises `DataError` for a damaged or foreign file."""
-    with _opened(path) as file:
+    with opened(path) as file:
         require_keys(path, file, _KEYS)
         frames = file["observation"]
         require_frames(path, "observation", frames.dtype, frames.shape, image_size)
@@ -48,7 +48,7 @@ def read_hdf5(path: Path, image_size: int) -> Recording:
 
 def read_frames(path: Path, start: int, stop: int, out: NDArray[np.uint8]) -> None:
     """Fill ``out`` (stop - start, 3, H, W) with frames of ``path``; ``start`` is the first row of a chunk."""
-    with _opened(path) as file:
+    with opened(path) as file:
         dataset = file["observation"]
         if _is_plain_gzip(dataset):
             _inflate_rows(dataset, start, stop, out)
@@ -89,7 +89,7 @@ def _inflate_rows(dataset: h5py.Dataset, start: int, stop: int, out: NDArray[np.
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[h5py.File]:
+def opened(path: Path) -> Iterator[h5py.File]:
     """Open ``path`` and turn what a damaged file raises into a `DataError`."""
     try:
         with h5py.File(path, "r") as file:

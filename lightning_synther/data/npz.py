@@ -31,7 +31,7 @@ _KEYS = ("image", "action", "reward", "discount")
 
 def read_npz(path: Path, image_size: int) -> Recording:
     """Read everything but the frames of ``path``; raises `DataError` for a damaged or foreign file."""
-    with _opened(path) as file:
+    with opened(path) as file:
         require_keys(path, file, _KEYS)
         columns = {key: file[key] for key in _KEYS[1:]}
         num_rows = len(columns["reward"])
@@ -43,7 +43,7 @@ def read_npz(path: Path, image_size: int) -> Recording:
 
 def read_frames(path: Path, image_size: int, out: NDArray[np.uint8]) -> None:
     """Fill ``out`` (T, 3, H, W) with the frames of ``path``."""
-    with _opened(path) as file:
+    with opened(path) as file:
         frames = file["image"]
     shape = tuple(frames.shape[i] for i in (0, 3, 1, 2)) if frames.ndim == 4 else frames.shape
     require_frames(path, "image", frames.dtype, shape, image_size)
@@ -56,7 +56,7 @@ def read_frames(path: Path, image_size: int, out: NDArray[np.uint8]) -> None:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[NpzFile]:
+def opened(path: Path) -> Iterator[NpzFile]:
     """Open ``path`` and turn what a damaged file raises into a `DataError`; never load pickled objects."""
     try:
         with np.load(path, allow_pickle=False) as file:

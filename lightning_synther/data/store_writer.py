@@ -11,8 +11,9 @@ from __future__ import annotations
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -25,7 +26,7 @@ from lightning_synther.data.store import METADATA, ROWS, StoreMetadata, Transiti
 from lightning_synther.errors import BackendError, ConfigError, DataError
 from lightning_synther.transition import TransitionSpec
 
-FINISHED = "finished"
+FINISHED, COUNTS = "finished", "counts"
 Existing = Literal["error", "resume", "replace"]
 
 
@@ -49,6 +50,9 @@ class StoreWriter:
     chunks finished; "replace" discards a partial store of other metadata, and lets a finished store stand
     until `commit`.
 
+    ``counters`` names numbers that come with every chunk; their sums over all chunks are added to the finished
+    store's ``metadata.extra["counts"]``.
+
     Raises `ConfigError` for what ``existing`` forbids, `BackendError` where the disk cannot hold what is
     missing.
     """
@@ -65,6 +69,7 @@ class StoreWriter:
         chunk_size: int = 10_000,
         extra: dict[str, Any] | None = None,
         existing: Existing = "error",
+        counters: Sequence[str] = (),
     ) -> None:
         if num_transitions < 1 or chunk_size < 1:
             raise ConfigError(
@@ -76,6 +81,7 @@ class StoreWriter:
         self.metadata = StoreMetadata(
             spec, num_transitions, seed, producer, fingerprint, chunk_size, extra or {}
         )
+        self.counters = tuple(counters)
         self._rows = self._finished = -1
         if self._is_finished_store(existing):
             return
@@ -118,8 +124,8 @@ class StoreWriter:
         """Chunks that are still to be written."""
         return sorted(set(range(self.num_chunks)).difference(self.finished_chunks))
 
-    def write(self, chunk_index: int, rows: Tensor | NDArray[np.float32]) -> None:
-        """Write all rows (n, D) of one chunk and mark it finished.
+    def write(self, chunk_index: int, rows: Tensor | NDArray[np.float32], counts: Sequence[int] = ()) -> None:
+        """Write all rows (n, D) and the ``counts`` of one chunk and mark it finished.
 
         Raises `DataError` for rows of another size or with non-finite values, `BackendError` on a full disk;
         the chunks that are finished stay so in either case.
@@ -138,6 +144,7 @@ class StoreWriter:
         with self._full_disk():
             _write_all(self._rows, values, self._offset + where.start * wanted[1] * 4)
             os.fdatasync(self._rows)
+            self._write_counts(chunk_index, counts)
             os.pwrite(self._finished, b"\x01", chunk_index)
 
     def commit(self) -> TransitionStore:
@@ -151,6 +158,8 @@ class StoreWriter:
                     f"{self.partial} lacks {len(missing)} of {self.num_chunks} chunks: write them first"
                 )
             os.fsync(self._rows)
+            if self.counters:
+                self._add_counts_to_metadata()
             self.close()
             self._rename()
         return TransitionStore.open(self.path, self.metadata.spec)
@@ -200,7 +209,27 @@ class StoreWriter:
             np.lib.format.write_array_header_1_0(file, header)
             file.truncate(file.tell() + num_transitions * spec.dim * 4)
         (self.partial / FINISHED).write_bytes(bytes(self.num_chunks))
+        if self.counters:
+            (self.partial / COUNTS).write_bytes(bytes(8 * self.num_chunks * len(self.counters)))
         self.metadata.write(self.partial)
+
+    def _write_counts(self, chunk_index: int, counts: Sequence[int]) -> None:
+        values = np.array(counts, np.int64)
+        assert values.shape == (len(self.counters),), f"a chunk comes with {self.counters}"
+        if self.counters:
+            with open(self.partial / COUNTS, "r+b") as file:
+                os.pwrite(file.fileno(), values.tobytes(), chunk_index * values.nbytes)
+                os.fdatasync(file.fileno())
+
+    def _add_counts_to_metadata(self) -> None:
+        values = np.fromfile(self.partial / COUNTS, np.int64).reshape(self.num_chunks, len(self.counters))
+        sums = dict(zip(self.counters, values.sum(0).tolist(), strict=True))
+        self.metadata = replace(self.metadata, extra={**self.metadata.extra, "counts": sums})
+        temporary = self.partial / "counted"
+        temporary.mkdir(exist_ok=True)
+        self.metadata.write(temporary)
+        (temporary / METADATA).replace(self.partial / METADATA)
+        temporary.rmdir()
 
     def _check_space(self) -> None:
         """Find a disk that is too small before hours of sampling, not after them."""
@@ -221,7 +250,8 @@ class StoreWriter:
             self.path.rename(previous)
         # Killed here, the run leaves a partial store with all chunks, which the next one only has to rename.
         self.partial.rename(self.path)
-        (self.path / FINISHED).unlink()
+        for name in (FINISHED, COUNTS):
+            (self.path / name).unlink(missing_ok=True)
         shutil.rmtree(previous, ignore_errors=True)
 
     @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -14,14 +15,22 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from lightning_synther.diffusion.conditioning import Conditioner
 from lightning_synther.diffusion.ema import EMA
+from lightning_synther.diffusion.guidance import Guidance, check_guidance
+from lightning_synther.diffusion.levels import NUM_ROWS, data_levels
 from lightning_synther.diffusion.loss import edm_loss
-from lightning_synther.diffusion.noise import training_sigma
+from lightning_synther.diffusion.noise import Schedule, training_sigma
 from lightning_synther.diffusion.normalizer import NormalizerName, build_normalizer
 from lightning_synther.diffusion.optimization import LRSchedule, decay_groups, lr_factor
-from lightning_synther.diffusion.preconditioning import Preconditioned
+from lightning_synther.diffusion.preconditioning import Denoise, Preconditioned, Target
 from lightning_synther.diffusion.samplers import Churn, DiffusionSampler, SamplerName
-from lightning_synther.diffusion.sampling import sample_rows, sampling_network
+from lightning_synther.diffusion.sampling import (
+    draw_conditions,
+    guided_denoiser,
+    sample_rows,
+    sampling_network,
+)
 from lightning_synther.diffusion.statistics import ColumnStatistics
 from lightning_synther.diffusion.validation import ValidationLosses
 from lightning_synther.errors import ConfigError, DataError
@@ -32,12 +41,19 @@ from lightning_synther.transition import TransitionSpec
 class LatentDiffusion(LightningModule):
     """EDM over flat transitions (Karras et al. 2022) with SynthER's published settings as defaults.
 
-    A training batch is a list of rows (B, D) in data units, one gradient update each; a validation batch is
-    one block of rows; a prediction batch is a (index, num_rows, seed) tuple. Sampling uses the averaged
-    weights (`EMA`).
+    A training batch is a list of rows (B, D) in data units, one gradient update each, followed by the columns
+    of their conditions where the model has some; a validation batch is one block of such rows; a prediction
+    batch is a (index, num_rows, seed) tuple. Sampling uses the averaged weights (`EMA`).
+
+    Attributes:
+        guidance: how prediction, and `sample` unless told otherwise, is steered.
 
     Args:
         spec: sizes of a transition, as `TransitionSpec.to_dict` gives them.
+        conditions: numbers of each condition by its name; None for an unconditional model.
+        condition_dropout: share of the rows whose condition is hidden in training.
+        target: what the network learns, EDM's mixture (``edm``) or the velocity of flow matching on straight
+            paths (``flow``); noise levels, samplers and guidance are the same for both.
         width: hidden width of the residual MLP.
         num_layers: residual blocks.
         time_dim: width of the noise-level embedding (256 in SynthER's online experiments).
@@ -61,9 +77,11 @@ class LatentDiffusion(LightningModule):
         ema_warmup: SynthER's warm-up rule; false averages with ``ema_decay`` from the start.
         sampler: sampler used by `sample` and for prediction.
         num_sampling_steps: its steps.
-        sigma_min: smallest noise level of sampling; near the data's own noise it saves most steps.
-        sigma_max: largest noise level of sampling.
+        sigma_min: smallest noise level of sampling; near the data's own noise it saves most steps. ``auto``
+            derives it from the data (`data_levels`).
+        sigma_max: largest noise level of sampling, or ``auto``.
         rho: spacing of the noise levels.
+        schedule: kind of spacing: EDM's with ``rho``, uniform in log sigma, or uniform on straight paths.
         S_churn: noise added by ``stochastic_heun``.
         S_tmin: smallest noise level where it is added.
         S_tmax: largest noise level where it is added.
@@ -73,9 +91,14 @@ class LatentDiffusion(LightningModule):
         log_every_n_updates: gradient updates between two logged training metrics.
     """
 
+    data_sigmas: Tensor
+
     def __init__(
         self,
         spec: dict[str, Any],
+        conditions: dict[str, int] | None = None,
+        condition_dropout: float = 0.25,
+        target: Target = "edm",
         width: int = 2048,
         num_layers: int = 6,
         time_dim: int = 128,
@@ -99,9 +122,10 @@ class LatentDiffusion(LightningModule):
         ema_warmup: bool = True,
         sampler: SamplerName = "stochastic_heun",
         num_sampling_steps: int = 128,
-        sigma_min: float = 0.002,
-        sigma_max: float = 80.0,
+        sigma_min: float | Literal["auto"] = 0.002,
+        sigma_max: float | Literal["auto"] = 80.0,
         rho: float = 7.0,
+        schedule: Schedule = "edm",
         S_churn: float = 80.0,
         S_tmin: float = 0.05,
         S_tmax: float = 50.0,
@@ -114,7 +138,10 @@ class LatentDiffusion(LightningModule):
         self.save_hyperparameters()
         self.automatic_optimization = False
         self.spec = TransitionSpec(**spec)
+        if not 0 <= condition_dropout < 1:
+            raise ConfigError(f"condition_dropout is {condition_dropout}: give a share from 0, below 1")
         self.normalizer = build_normalizer(self.spec, normalizer, skip_fields)
+        self.conditioner = Conditioner(conditions or {})
         network = ResidualMLP(
             self.spec.dim,
             width,
@@ -124,18 +151,52 @@ class LatentDiffusion(LightningModule):
             time_features=fourier_features,
             activation=activation,
             layer_norm=layer_norm,
+            cond_dim=self.conditioner.input_dim,
         )
-        self.denoiser = Preconditioned(network, sigma_data)
+        self.denoiser = Preconditioned(network, sigma_data, target)
         self.ema = EMA(self.denoiser, ema_decay, ema_update_every, warmup=ema_warmup)
-        churn = Churn(S_churn, S_tmin, S_tmax, S_noise)
-        self.sampler = DiffusionSampler(sampler, num_sampling_steps, sigma_min, sigma_max, rho, churn)
-        self.validation_losses = ValidationLosses(P_mean, P_std)
+        self.guidance = Guidance()
+        levels_from_data = "auto" in (sigma_min, sigma_max)
+        self.register_buffer("data_sigmas", torch.zeros(2, dtype=torch.float64), persistent=levels_from_data)
+        self._sampler: DiffusionSampler | None = None
+        if not levels_from_data:
+            self._make_sampler()  # a wrong setting is refused now
+        self.validation_losses = ValidationLosses(P_mean, P_std, target=target)
 
-    def fit_normalizer(self, rows: NDArray[np.floating] | Tensor) -> None:
+    @property
+    def sampler(self) -> DiffusionSampler:
+        """The sampler of the hyperparameters; with ``auto`` levels, those of the data that were fitted."""
+        return self._sampler or self._make_sampler()
+
+    @sampler.setter
+    def sampler(self, sampler: DiffusionSampler) -> None:
+        self._sampler = sampler
+
+    def _make_sampler(self) -> DiffusionSampler:
+        hp = self.hparams
+        low, high = hp["sigma_min"], hp["sigma_max"]
+        if "auto" in (low, high):
+            if not self.normalizer.fitted:
+                raise ConfigError(
+                    "sigma_min or sigma_max is 'auto', but the model has seen no data: call "
+                    "fit_normalizer(rows), train it, or give numbers"
+                )
+            from_data = self.data_sigmas.tolist()
+            low = from_data[0] if low == "auto" else low
+            high = from_data[1] if high == "auto" else high
+        churn = Churn(hp["S_churn"], hp["S_tmin"], hp["S_tmax"], hp["S_noise"])
+        return DiffusionSampler(
+            hp["sampler"], hp["num_sampling_steps"], low, high, hp["rho"], churn, hp["schedule"]
+        )
+
+    def fit_normalizer(
+        self, rows: NDArray[np.floating] | Tensor, conditions: NDArray[np.floating] | Tensor | None = None
+    ) -> None:
         """Fit the normaliser to ``rows`` (N, D), once, before training; a memory map is read in chunks.
 
-        Raises `DataError` for rows of another length than the spec's, fewer rows than columns, or values
-        that are not finite.
+        ``conditions`` (N, C) are fitted too, and ``auto`` noise levels derived. Raises `DataError` for rows
+        of another length than the spec's, fewer rows than columns, values that are not finite, or conditions
+        that do not suit the model.
         """
         if rows.ndim != 2 or rows.shape[1] != self.spec.dim:
             raise DataError(
@@ -146,7 +207,21 @@ class LatentDiffusion(LightningModule):
                 f"{len(rows)} records of {self.spec.dim} numbers are too few to fit a diffusion model: "
                 f"give at least {self.spec.dim}"
             )
+        if (conditions is not None) != bool(self.conditioner.dim) or (
+            conditions is not None and len(conditions) != len(rows)
+        ):
+            given = None if conditions is None else tuple(conditions.shape)
+            raise DataError(
+                f"{len(rows)} rows come with conditions {given}, the model expects "
+                f"{self.conditioner.describe()}: give the conditions that it was made for, one row for each"
+            )
         self.normalizer.fit(ColumnStatistics.of(rows))
+        if conditions is not None:
+            self.conditioner.fit(conditions)
+        if "auto" in (self.hparams["sigma_min"], self.hparams["sigma_max"]):
+            part = torch.as_tensor(rows[:: max(1, len(rows) // NUM_ROWS)], dtype=torch.float32)
+            levels = data_levels(self.normalizer(part.to(self.device)))
+            self.data_sigmas.copy_(torch.tensor(levels[:2], dtype=torch.float64))
 
     def setup(self, stage: str) -> None:
         """Refuse half precision; fit the normaliser to the datamodule's ``rows`` if nobody has."""
@@ -155,24 +230,45 @@ class LatentDiffusion(LightningModule):
                 f"trainer.precision is {self.trainer.precision!r}, but the diffusion model keeps float32 "
                 "weights and scales no gradients: give '32-true' or 'bf16-mixed'"
             )
-        rows = getattr(getattr(self.trainer, "datamodule", None), "rows", None)
+        data = getattr(self.trainer, "datamodule", None)
+        rows = getattr(data, "rows", None)
         if stage == "fit" and rows is not None and not self.normalizer.fitted:
-            self.fit_normalizer(rows)
+            self.fit_normalizer(rows, getattr(data, "condition_columns", None))
 
     def on_fit_start(self) -> None:
         """Refuse to train on data that were never normalised."""
         if not self.normalizer.fitted:
             raise ConfigError("the normaliser is not fitted: call fit_normalizer(rows) before training")
 
-    def loss(self, rows: Tensor, sigma_normal: Tensor, noise: Tensor) -> Tensor:
-        """Training loss of rows (B, D) in data units, given standard normals (B,) for sigma and (B, D)."""
+    def loss(
+        self, rows: Tensor, sigma_normal: Tensor, noise: Tensor, present: Tensor | None = None
+    ) -> Tensor:
+        """Training loss of rows (B, D + C) in data units, given standard normals (B,) for sigma and (B, D),
+        and for a conditional model 1 where the condition is shown, else 0, (B, 1).
+        """
         sigma = training_sigma(sigma_normal, self.hparams["P_mean"], self.hparams["P_std"])
-        x = self.normalizer(rows)
-        return edm_loss(self.denoiser, x, sigma, noise, self.denoiser.sigma_data).mean()
+        x, cond = self._inputs(rows, present)
+        denoise = partial(self.denoiser, cond=cond)
+        return edm_loss(denoise, x, sigma, noise, self.denoiser.sigma_data, self.denoiser.target).mean()
 
-    def draw(self, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """The random numbers of one update: standard normals (B,) and (B, D)."""
-        return torch.randn_like(rows[:, 0]), torch.randn_like(rows)
+    def _inputs(self, rows: Tensor, present: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Normalised rows (B, D) and the network's condition (B, C + 1), of a batch (B, D + C)."""
+        dim, wanted = self.spec.dim, self.spec.dim + self.conditioner.dim
+        if rows.shape[1] != wanted:
+            raise DataError(
+                f"a batch has {rows.shape[1]} columns, the model expects {dim} of the transition and "
+                f"{self.conditioner.describe()} of conditions: make its data with the same conditions"
+            )
+        x = self.normalizer(rows[:, :dim])
+        return x, self.conditioner(rows[:, dim:], present) if self.conditioner.dim else None
+
+    def draw(self, rows: Tensor) -> tuple[Tensor, ...]:
+        """The random numbers of one update, as `loss` takes them."""
+        normals = torch.randn_like(rows[:, 0]), torch.randn_like(rows[:, : self.spec.dim])
+        if not self.conditioner.dim:
+            return normals
+        present = torch.rand_like(rows[:, :1]) >= self.hparams["condition_dropout"]
+        return *normals, present.to(rows.dtype)
 
     def update(self, rows: Tensor) -> dict[str, Tensor]:
         """One gradient update on rows (B, D); detached metrics, still on the device."""
@@ -206,8 +302,10 @@ class LatentDiffusion(LightningModule):
 
     def validation_step(self, rows: Tensor, batch_idx: int) -> None:
         """Loss of the averaged weights on held-out rows (B, D), at fixed noise levels with fixed noise."""
-        x = self.normalizer(rows)
-        self.validation_losses.update(self.ema, x, self.denoiser.sigma_data, batch_idx)
+        x, cond = self._inputs(rows)
+        self.validation_losses.update(
+            partial(self.ema.model, cond=cond), x, self.denoiser.sigma_data, batch_idx
+        )
 
     def on_validation_epoch_end(self) -> None:
         """Report the mean over all batches and ranks."""
@@ -238,18 +336,41 @@ class LatentDiffusion(LightningModule):
         num_rows: int,
         *,
         seed: int,
+        condition: Tensor | NDArray[np.floating] | None = None,
+        guidance: Guidance | None = None,
         sampler: DiffusionSampler | None = None,
         batch_size: int | None = None,
     ) -> Tensor:
         """Draw rows (num_rows, D) in data units, on the module's device, from the averaged weights.
 
-        A function of the weights, ``seed``, the sampler, ``batch_size`` and the kind of device alone.
-        ``sampler`` and ``batch_size`` default to the hyperparameters.
+        A function of the weights, ``seed``, the conditions, the guidance, the sampler, ``batch_size`` and the
+        kind of device alone. ``sampler`` and ``batch_size`` default to the hyperparameters, ``guidance`` to
+        the attribute.
+
+        Args:
+            num_rows: how many.
+            seed: of the noise, and of the prompts.
+            condition: conditions (num_rows, C) or (C,) in data units; None takes them from the guidance's
+                prompt.
+            guidance: weights, prompt and log density.
+            sampler: sampler and noise levels.
+            batch_size: rows denoised together.
+
+        Raises `ConfigError` where a conditional model gets no condition, or a model guidance that it cannot
+        follow.
         """
+        guidance = guidance or self.guidance
+        check_guidance(guidance, bool(self.conditioner.dim), self.hparams["condition_dropout"])
+        conditions = draw_conditions(self.conditioner, guidance, condition, num_rows, seed)
         network = sampling_network(self.ema.model, self._sampling_dtype())
+
+        def denoiser_of(block: slice) -> Denoise:
+            part = None if conditions is None else conditions[block]
+            return guided_denoiser(network, self.conditioner, guidance, part, self.denoiser.sigma_data)
+
         with torch.autocast(self.device.type, enabled=False):
             return sample_rows(
-                network,
+                denoiser_of,
                 self.normalizer,
                 sampler or self.sampler,
                 (num_rows, self.spec.dim),

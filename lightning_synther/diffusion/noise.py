@@ -5,11 +5,15 @@ from __future__ import annotations
 
 import math
 from statistics import NormalDist
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor
 
 from lightning_synther.errors import ConfigError
+
+Schedule = Literal["edm", "log", "straight"]
+"""How noise levels are spaced: EDM's power law, uniform in log sigma, uniform in t = sigma / (1 + sigma)."""
 
 
 def training_sigma(standard_normal: Tensor, P_mean: float = -1.2, P_std: float = 1.2) -> Tensor:
@@ -48,3 +52,21 @@ def edm_schedule(
         low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
         sigmas = (high + ramp * (low - high)) ** rho
     return [*sigmas.tolist(), 0.0]
+
+
+def noise_schedule(
+    schedule: Schedule, num_steps: int, sigma_min: float, sigma_max: float, rho: float = 7.0
+) -> list[float]:
+    """Sampling noise levels by the name of their spacing, descending from sigma_max to sigma_min, then 0.
+
+    ``edm`` uses ``rho``; ``log`` is its limit for rho to infinity; ``straight`` has equal steps on the
+    straight paths of flow matching.
+    """
+    if schedule not in get_args(Schedule):
+        raise ConfigError(f"schedule {schedule!r} is unknown: choose from {', '.join(get_args(Schedule))}")
+    sigmas = edm_schedule(num_steps, sigma_min, sigma_max, math.inf if schedule == "log" else rho)
+    if schedule != "straight":
+        return sigmas
+    start, end = sigma_max / (1 + sigma_max), sigma_min / (1 + sigma_min)
+    times = torch.linspace(start, end, num_steps, dtype=torch.float64)
+    return [*(times / (1 - times)).tolist(), 0.0]

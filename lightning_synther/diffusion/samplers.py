@@ -16,7 +16,7 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from lightning_synther.diffusion.noise import edm_schedule
+from lightning_synther.diffusion.noise import Schedule, noise_schedule
 from lightning_synther.diffusion.preconditioning import Denoise
 from lightning_synther.errors import ConfigError
 
@@ -120,6 +120,7 @@ class DiffusionSampler:
         sigma_max: first noise level.
         rho: spacing of the levels (`edm_schedule`).
         churn: noise of the stochastic Heun sampler.
+        schedule: kind of spacing (`noise_schedule`); only ``edm`` uses ``rho``.
     """
 
     name: SamplerName = "stochastic_heun"
@@ -128,6 +129,7 @@ class DiffusionSampler:
     sigma_max: float = 80.0
     rho: float = 7.0
     churn: Churn = Churn()
+    schedule: Schedule = "edm"
 
     def __post_init__(self) -> None:
         if self.name not in get_args(SamplerName):
@@ -138,7 +140,7 @@ class DiffusionSampler:
 
     def sigmas(self) -> list[float]:
         """The N + 1 noise levels, descending to 0."""
-        return edm_schedule(self.num_steps, self.sigma_min, self.sigma_max, self.rho)
+        return noise_schedule(self.schedule, self.num_steps, self.sigma_min, self.sigma_max, self.rho)
 
     @property
     def num_evaluations(self) -> int:

@@ -10,7 +10,7 @@ from torchmetrics import MeanMetric
 
 from lightning_synther.diffusion.loss import edm_loss
 from lightning_synther.diffusion.noise import quantile_sigmas
-from lightning_synther.diffusion.preconditioning import Denoise
+from lightning_synther.diffusion.preconditioning import Denoise, Target
 from lightning_synther.seeding import derive_seed
 
 
@@ -21,8 +21,9 @@ class ValidationLosses(nn.Module):
     that the mean over all rows estimates the training loss.
     """
 
-    def __init__(self, P_mean: float, P_std: float, num_levels: int = 8) -> None:
+    def __init__(self, P_mean: float, P_std: float, num_levels: int = 8, target: Target = "edm") -> None:
         super().__init__()
+        self.target: Target = target
         self.sigmas = quantile_sigmas(num_levels, P_mean, P_std)
         self.mean = MeanMetric()
         self.means = nn.ModuleList(MeanMetric() for _ in self.sigmas)
@@ -32,7 +33,7 @@ class ValidationLosses(nn.Module):
         generator = torch.Generator().manual_seed(derive_seed("validation", batch_idx))
         noise = torch.randn(x.shape, generator=generator).to(x)
         level = torch.arange(len(x), device=x.device) % len(self.sigmas)
-        losses = edm_loss(denoise, x, x.new_tensor(self.sigmas)[level], noise, sigma_data)
+        losses = edm_loss(denoise, x, x.new_tensor(self.sigmas)[level], noise, sigma_data, self.target)
         self.mean.update(losses)
         for k, metric in enumerate(self._by_level()):
             if k < len(losses):

@@ -152,6 +152,20 @@ class ControlEnv:
         except Exception as error:
             raise rendering_error(error) from error
 
+    def physics_state(self) -> NDArray[np.float64]:
+        """Positions, velocities and activations (P,): in an episode, all that a frame depends on."""
+        return np.array(self._env.physics.get_state(), np.float64)
+
+    def show(self, physics_state: NDArray[np.float64]) -> NDArray[np.uint8]:
+        """The frame (3, H, W) of ``physics_state`` (P,), in the scene of the episode that `reset` began.
+
+        Bit by bit what a live episode shows there. It leaves the episode where the state is.
+        """
+        physics = self._env.physics
+        physics.set_state(physics_state)
+        physics.forward()
+        return self.render(self.config.image_size).transpose(2, 0, 1)
+
     def close(self) -> None:
         """Free the OpenGL context."""
         self._env.close()

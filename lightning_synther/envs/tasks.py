@@ -50,12 +50,19 @@ def _is_news(record: logging.LogRecord) -> bool:
 
 def rendering_error(error: BaseException) -> BackendError:
     """What to tell the user when OpenGL fails with ``error``."""
+    sys.unraisablehook = _without_half_made_contexts
     backend = os.environ.get("MUJOCO_GL", "default")
     return BackendError(
         f"dm_control cannot render with MUJOCO_GL={backend} ({type(error).__name__}: {error}): "
         f"install the OpenGL libraries (apt-get install {APT_PACKAGES}) "
         f"or set MUJOCO_GL to egl, osmesa or glfw"
     )
+
+
+def _without_half_made_contexts(unraisable: sys.UnraisableHookArgs) -> None:
+    # dm_control's rendering context complains when it is deleted after its constructor failed.
+    if "MjrContext" not in repr(unraisable.object):
+        sys.__unraisablehook__(unraisable)
 
 
 def parse_task(task: str) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 TimeFeatures = Literal["random", "learned", "sinusoidal"]
-Activation = Literal["relu", "gelu"]
+Activation = Literal["relu", "gelu", "mish"]
 
 
 class FourierFeatures(nn.Module):
@@ -80,7 +80,7 @@ class ResidualMLP(nn.Module):
         time_dim: width of the noise-level embedding, and of the projection that it is added to.
         fourier_dim: number of Fourier features (sines and cosines together).
         time_features: fixed random or learned Fourier features, or the sinusoids of the transformer.
-        activation: ``relu`` or (exact) ``gelu``.
+        activation: ``relu``, (exact) ``gelu`` or ``mish``.
         layer_norm: normalise before every activation.
         cond_dim: length of a condition vector, concatenated to the input; 0 for none.
     """

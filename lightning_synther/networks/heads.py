@@ -18,12 +18,34 @@ from lightning_synther.networks.trunk import AnyTrunk
 LinearFactory = Callable[[int, int], nn.Linear | EnsembleLinear]
 
 
+class ResidualBlock(nn.Module):
+    """Pre-norm residual block ``h + W2 relu(W1 norm(h))``, four times as wide inside.
+
+    The feed-forward block of SimBa (Lee et al. 2024, arXiv 2410.09754, section 4.2), which keeps agents
+    stable as their networks grow.
+    """
+
+    EXPANSION = 4
+
+    def __init__(self, width: int, linear: LinearFactory = nn.Linear) -> None:
+        super().__init__()
+        widen, narrow = linear(width, self.EXPANSION * width), linear(self.EXPANSION * width, width)
+        self.norm, self.widen, self.narrow = norm_for(narrow), widen, narrow
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(B, width) to the same, or (E, B, width) for an ensemble."""
+        inner: Tensor = self.narrow(torch.relu_(self.widen(self.norm(h))))
+        return h + inner
+
+
 class MLP(nn.Sequential):
     """``num_layers`` hidden layers of ``hidden_dim`` with ReLU, after LayerNorm if asked; a linear layer.
 
     ``linear`` makes one linear layer; with `EnsembleLinear` the perceptron is an ensemble. Without
-    LayerNorm the layers are numbered 0, 2, 4, ... as in the published networks. Under bf16 autocast the
-    last layer stays in float32: a return of a few hundred has no precision to lose.
+    LayerNorm the layers are numbered 0, 2, 4, ... as in the published networks. With ``residual`` it is
+    SimBa's network: a linear layer to ``hidden_dim``, ``num_layers`` of `ResidualBlock`, LayerNorm, a linear
+    layer. Under bf16 autocast the last layer stays in float32: a return of a few hundred has no precision to
+    lose.
     """
 
     def __init__(
@@ -34,8 +56,14 @@ class MLP(nn.Sequential):
         num_layers: int = 2,
         layer_norm: bool = False,
         linear: LinearFactory = nn.Linear,
+        residual: bool = False,
     ) -> None:
-        layers: list[nn.Module] = []
+        if residual:
+            stem, blocks = linear(in_features, hidden_dim), (hidden_dim, linear)
+            layers = [stem, *(ResidualBlock(*blocks) for _ in range(num_layers)), norm_for(stem)]
+            super().__init__(*layers, linear(hidden_dim, out_features))
+            return
+        layers = []
         for _ in range(num_layers):
             layer = linear(in_features, hidden_dim)
             layers.append(layer)

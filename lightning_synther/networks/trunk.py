@@ -63,6 +63,16 @@ class Trunk(nn.Sequential):
         return features
 
 
+class VectorTrunk(Trunk):
+    """The same for a vector (B, D) that a frozen backbone made, in place of a feature map."""
+
+    def __init__(self, in_features: int, feature_dim: int) -> None:
+        nn.Sequential.__init__(
+            self, nn.Linear(in_features, feature_dim), nn.LayerNorm(feature_dim), nn.Tanh()
+        )
+        self.feature_dim = feature_dim
+
+
 class Columns(nn.Module):
     """The columns of a latent vector that one trunk wrote: stands where pixels have a `Trunk`."""
 

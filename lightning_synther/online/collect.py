@@ -1,39 +1,36 @@
 """Make a dataset in V-D4RL's layout: a policy acts on states while frames are rendered and stored.
 
 The files are the same, bit for bit, for any number of worker processes, and a collection that was interrupted
-goes on with the episodes that it lacks: workers leave every episode as an NPZ file. That is the 64 px layout
-already; for the 84 px layout these are parts, packed into HDF5 files of `EPISODES_PER_FILE` episodes as soon
-as they are there.
+goes on with the episodes that it lacks.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
-
-from lightning_synther.data.vd4rl import Hdf5Writer, dataset_dir
+from lightning_synther.data.vd4rl import dataset_dir
 from lightning_synther.envs.control import ControlEnv, EnvConfig
+from lightning_synther.envs.pool import EnvPool
 from lightning_synther.errors import ConfigError
-from lightning_synther.online import policies
-from lightning_synther.online.provenance import CollectionRequest, Provenance
+from lightning_synther.online.kinds import Kind, find_kind
+from lightning_synther.online.packing import Packer, clean, parts_dir
+from lightning_synther.online.provenance import DATA, FILE_NAME, CollectionRequest, Provenance
 from lightning_synther.online.recorder import record_episodes, writing
 from lightning_synther.progress import Progress
 
 log = logging.getLogger(__name__)
 
-EPISODES_PER_FILE = 25  # about 35 MB of HDF5
+DEFAULT_EPISODES = 20
 
 
 def collect(
     task: str,
     policy: str = "random",
     root: str = "data/vd4rl",
-    episodes: int = 20,
+    episodes: int | None = None,
     seed: int = 0,
     image_size: int = 84,
     num_workers: int = 2,
@@ -41,6 +38,9 @@ def collect(
     action_repeat: int = 2,
     time_limit: float | None = None,
     progress: bool = True,
+    transitions: int | None = None,
+    replay_path: str | None = None,
+    overwrite: bool = False,
 ) -> Path:
     """Collect rendered episodes; returns their folder, ``<root>/main/<task>/<policy>/<image_size>px``.
 
@@ -49,9 +49,10 @@ def collect(
 
     Args:
         task: any task of the dm_control suite, as in ``cheetah_run``.
-        policy: ``random`` or a shipped policy such as ``medium``; beside `policy_path`, a mere name.
+        policy: ``random``, a shipped policy such as ``medium``, ``medium_expert`` (half of the episodes
+            each), or ``medium_replay`` (with `replay_path`); beside a path, a mere name.
         root: folder of V-D4RL's layout.
-        episodes: number of episodes.
+        episodes: number of episodes (default: 20; of a recording: all).
         seed: of the episodes' starts and of the actions' noise.
         image_size: height and width of a frame; 64 writes NPZ files, everything else HDF5.
         num_workers: processes that render; 0 for none. It never changes the data.
@@ -59,114 +60,91 @@ def collect(
         action_repeat: control steps per action.
         time_limit: simulated seconds of an episode (default: the task's own).
         progress: show a bar, or where there is no terminal, a line now and then.
+        transitions: in place of ``episodes``: as many whole episodes as hold so many transitions.
+        replay_path: recording of a training (its ``data.record``), whose episodes are rendered.
+        overwrite: delete the data files that are in the folder, and collect anew.
 
     Raises:
         ConfigError: a setting that cannot be honoured, or a folder that holds other files.
         DataError: an unreadable policy file or record.
         BackendError: no OpenGL, or no room left on the disk; what is finished is kept.
     """
-    if episodes < 1 or num_workers < 0:
-        raise ConfigError(
-            f"episodes is {episodes} and num_workers is {num_workers}: "
-            f"give at least 1 episode and at least 0 workers"
-        )
+    _check_counts(episodes, transitions, num_workers)
     config = EnvConfig(task, "pixels", image_size, 1, action_repeat, time_limit)
-    source = policy_path or policy
-    env = ControlEnv(replace(config, observation="states"))
-    record = _open_record(config, policy, source, Path(root), episodes, seed)
-    if record.num_finished >= record.episodes:
+    max_steps = ControlEnv(replace(config, observation="states")).max_steps
+    kind = find_kind(config, policy, policy_path, replay_path)
+    if max_steps is None and kind.recording is None:
+        raise ConfigError(f"an episode of {task} may never end: give time_limit, in simulated seconds")
+    count = _num_episodes(kind, episodes, transitions, max_steps)
+    request = CollectionRequest(task, policy, kind.digest, seed, image_size, action_repeat, time_limit)
+    directory = dataset_dir(root, task, policy, image_size)
+    if overwrite:
+        _clear(directory, config, min(num_workers, 1))
+    record = Provenance.open(directory, request, count, kind.card)
+    while (found := _fill(record, kind, config, num_workers, max_steps, progress)) < (transitions or 0):
+        # Episodes ended before the time limit: as many more as this mean length asks for.
+        short = (transitions or 0) - found
+        record.episodes += max(len(kind.parts), -(-short * record.episodes // found))
+    return directory
+
+
+def _check_counts(episodes: int | None, transitions: int | None, num_workers: int) -> None:
+    if episodes is not None and transitions is not None:
+        raise ConfigError(f"episodes is {episodes} and transitions is {transitions}: give one of them")
+    if any(count is not None and count < 1 for count in (episodes, transitions)) or num_workers < 0:
+        raise ConfigError(
+            f"episodes is {episodes}, transitions is {transitions} and num_workers is {num_workers}: "
+            f"give at least 1 episode or transition, and at least 0 workers"
+        )
+
+
+def _num_episodes(kind: Kind, episodes: int | None, transitions: int | None, max_steps: int | None) -> int:
+    if transitions is not None:
+        return kind.num_episodes(transitions, max_steps)
+    if episodes is None:
+        return kind.recording.num_episodes if kind.recording else DEFAULT_EPISODES
+    kind.check_count(episodes)
+    return episodes
+
+
+def _fill(
+    record: Provenance, kind: Kind, config: EnvConfig, num_workers: int, max_steps: int | None, progress: bool
+) -> int:
+    """Make the episodes that ``record`` lacks; returns the number of transitions that the dataset holds then."""
+    finished = [Packer(record, part, 0).num_finished for part in kind.parts]
+    # An interrupted collection may be ahead in one part: the others follow.
+    record.episodes = max(record.episodes, len(kind.parts) * (max(finished) - 1) + 1)
+    shares = [(record.episodes + later) // len(kind.parts) for later in reversed(range(len(kind.parts)))]
+    packers = [Packer(record, part, share) for part, share in zip(kind.parts, shares, strict=True)]
+    if all(packer.num_finished >= share for packer, share in zip(packers, shares, strict=True)):
         log.info("%s is complete with its %d episodes", record.directory, record.num_finished)
-        return record.directory
-    packer = _Packer(record)
-    missing = packer.missing()
-    total = env.max_steps and len(missing) * (env.max_steps + 1)
-    with Progress(f"{task} {policy}", total, "frames", show=progress) as bar, writing(record.directory):
+        return sum(packer.num_transitions for packer in packers)
+    jobs = sorted((job for packer in packers for job in packer.missing()), key=lambda job: job.number)
+    total = len(jobs) * (max_steps + 1) if max_steps else None
+    source = kind.source(config, record.request.seed, parts_dir(record))
+    title = f"{config.task} {record.request.policy}"
+    with Progress(title, total, "frames", show=progress) as bar, writing(record.directory):
         record.save()
-        packer.pack()
-        for num_frames, finished in record_episodes(config, source, seed, packer.parts, missing, num_workers):
+        for packer in packers:
+            packer.pack()
+        for num_frames, ended in record_episodes(source, jobs, num_workers):
             bar.update(num_frames)
-            if finished:
+            for packer in packers if ended else ():
                 packer.pack()
-        packer.clean()
-    return record.directory
+        clean(record)
+    return sum(packer.num_transitions for packer in packers)
 
 
-def _open_record(
-    config: EnvConfig, policy: str, source: str, root: Path, episodes: int, seed: int
-) -> Provenance:
-    """Check the policy, then the folder."""
-    if Path(policy).name != policy or policy.startswith("."):
-        raise ConfigError(
-            f"policy {policy!r} cannot name a folder: "
-            f"give a plain name as policy, and the file as policy_path"
-        )
-    behaviour = policies.load_policy(source, config.task)
-    if behaviour.action_repeat not in (None, config.action_repeat):
-        raise ConfigError(
-            f"policy {source} was trained with action_repeat {behaviour.action_repeat}, "
-            f"not {config.action_repeat}: set action_repeat to {behaviour.action_repeat}"
-        )
-    digest = ""
-    if source != "random":
-        digest = hashlib.sha256(policies.policy_path(source, config.task).read_bytes()).hexdigest()
-    request = CollectionRequest(
-        config.task, policy, digest, seed, config.image_size, config.action_repeat, config.time_limit
-    )
-    directory = dataset_dir(root, config.task, policy, config.image_size)
-    return Provenance.open(directory, request, episodes, policies.read_card(source, config.task))
-
-
-class _Packer:
-    """Turns the episodes that workers left into the dataset's files, in order, and keeps the record."""
-
-    def __init__(self, record: Provenance) -> None:
-        self._record = record
-        self._hdf5 = record.request.image_size != 64
-        self.parts = record.directory / ".parts" if self._hdf5 else record.directory
-
-    def missing(self) -> list[int]:
-        """Episodes that are neither in a finished file nor left as a part."""
-        return [i for i in range(self._record.num_finished, self._record.episodes) if not self._part(i)]
-
-    def pack(self) -> None:
-        """Finish every file whose episodes are all there."""
-        record = self._record
-        while record.num_finished < record.episodes:
-            first = record.num_finished
-            last = min(first + (EPISODES_PER_FILE if self._hdf5 else 1), record.episodes)
-            parts = [part for i in range(first, last) if (part := self._part(i))]
-            if len(parts) < last - first:
-                return
-            name = self._write(parts) if self._hdf5 else parts[0].name
-            record.files[name] = [_episode_return(part) for part in parts]
-            record.save()
-            if self._hdf5:
-                for part in parts:
-                    part.unlink()
-
-    def clean(self) -> None:
-        """Remove the folder of parts; every one is in a file now."""
-        if self._hdf5:
-            shutil.rmtree(self.parts, ignore_errors=True)
-
-    def _part(self, index: int) -> Path | None:
-        return next(self.parts.glob(f"{index:06d}-*.npz"), None)
-
-    def _write(self, parts: list[Path]) -> str:
-        request = self._record.request
-        name = f"{len(self._record.files)}_{request.task}_{request.policy}.hdf5"
-        with Hdf5Writer(self._record.directory / name) as writer:
-            for part in parts:
-                with np.load(part, allow_pickle=False) as episode:
-                    writer.append(
-                        episode["image"].transpose(0, 3, 1, 2),
-                        episode["action"],
-                        episode["reward"],
-                        episode["discount"],
-                    )
-        return name
-
-
-def _episode_return(part: Path) -> float:
-    with np.load(part, allow_pickle=False) as episode:
-        return float(episode["reward"].sum(dtype=np.float64))
+def _clear(directory: Path, config: EnvConfig, num_workers: int) -> None:
+    """Delete the data files of ``directory``; what else lies there stays. First see that frames can be made."""
+    if not directory.is_dir() or not any(directory.iterdir()):
+        return
+    with EnvPool(config, 1, num_workers) as pool:
+        pool.reset([0])
+    log.info("%s: its data files are deleted, as overwrite says", directory)
+    (directory / FILE_NAME).unlink(missing_ok=True)  # first: without it nothing is taken for a collection
+    for path in directory.iterdir():
+        if path.suffix in (*DATA, ".partial"):
+            path.unlink()
+        elif path.name in (".parts", ".cache"):
+            shutil.rmtree(path, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 
 from lightning_synther.envs.control import ControlEnv, EnvConfig
 from lightning_synther.online.replay import RingReplay
+from lightning_synther.online.replay_recorder import LedTo, ReplayRecorder, recorder_of
 from lightning_synther.seeding import derive_seed
 from lightning_synther.transition import Transition
 
@@ -39,6 +41,7 @@ class Environments:
         self._episodes = [0] * num_envs
         self._actions: list[list[Floats]] = [[] for _ in self._envs]
         self._returns = np.zeros(num_envs)
+        self.recorder: ReplayRecorder | None = None
         self._states = np.stack([self._reset(i) for i in range(num_envs)])
 
     def __len__(self) -> int:
@@ -61,8 +64,22 @@ class Environments:
             finished += self._step(actions)
         return finished
 
+    def record(self, path: str | Path) -> None:
+        """Record physics states and what led to them from here on, as a `Recording` in the folder ``path``.
+
+        Where steps were taken before, the recording of those must be there. Raises `ConfigError` where it is
+        not, or where another recording is in the way.
+        """
+        num_rows = self.num_steps + self._num_episodes if self.num_steps else 0
+        self.recorder = recorder_of(path, self._envs[0], self.seed, num_rows)
+        if not num_rows:
+            for i in range(len(self)):
+                self._record_reset(i)
+
     def state_dict(self) -> dict[str, Any]:
         """Counters, unfinished episodes and the replay memory, as plain types and tensors."""
+        if self.recorder is not None:
+            self.recorder.flush()
         return {
             "num_steps": self.num_steps,
             "num_episodes": self._num_episodes,
@@ -97,6 +114,8 @@ class Environments:
         for i, result in enumerate(results):
             self._returns[i] += result.reward
             self._actions[i].append(actions[i])
+            led_to = (actions[i], result.reward, result.discount, result.last)
+            self._record(i, len(self._actions[i]), led_to)
             if result.last:
                 finished.append(float(self._returns[i]))
                 self._states[i] = self._reset(i)
@@ -106,7 +125,16 @@ class Environments:
         self._episodes[i] = self._num_episodes
         self._num_episodes += 1
         self._returns[i], self._actions[i] = 0.0, []
-        return self._envs[i].reset(self._episode_seed(i))
+        state = self._envs[i].reset(self._episode_seed(i))
+        self._record_reset(i)
+        return state
+
+    def _record_reset(self, i: int) -> None:
+        self._record(i, 0, (np.zeros(self.action_dim, np.float32), 0.0, 1.0, False))
+
+    def _record(self, i: int, step: int, led_to: LedTo) -> None:
+        if self.recorder is not None:
+            self.recorder.add(self._envs[i], self._episodes[i], self._episode_seed(i), step, led_to)
 
     def _episode_seed(self, i: int) -> int:
         return derive_seed(self.seed, "episode", self.rank, self._episodes[i])

@@ -37,6 +37,12 @@ def export_agent(agent: SAC, path: Path, card: dict[str, Any]) -> dict[str, Any]
         raise ConfigError(
             f"a behaviour policy acts in [-1, 1], but the agent's max_action is {agent.max_action}"
         )
+    if agent.hparams["residual"] or agent.hparams["normalize_states"]:
+        raise ConfigError(
+            "a behaviour policy file holds a plain perceptron on raw states, but the agent has "
+            f"residual={agent.hparams['residual']} and normalize_states={agent.hparams['normalize_states']}: "
+            "write it with export_program"
+        )
     env = EnvConfig.from_dict(agent.env)
     linears = [layer for layer in agent.actor.policy if isinstance(layer, nn.Linear)]
     spec = PolicySpec(

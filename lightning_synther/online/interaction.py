@@ -47,6 +47,8 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
         seed: seed of episodes, exploration and batches.
         eval_episodes: validation and test episodes.
         eval_seed: what their seeds derive from.
+        record: folder for a recording of everything that enters the replay memory, as physics states (see
+            `online.recording`): ``collect --policy=medium_replay --replay_path=`` renders it.
     """
 
     def __init__(
@@ -62,8 +64,10 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
         seed: int = 0,
         eval_episodes: int = 10,
         eval_seed: int = 0,
+        record: str | None = None,
     ) -> None:
         super().__init__(batch_size, updates_per_step, seed)
+        self.record = record
         self.env = EnvConfig.from_dict(env) if isinstance(env, dict) else env
         self.start_steps, self.num_envs = start_steps, num_envs
         self.replay_capacity, self.gamma = replay_capacity, gamma
@@ -100,15 +104,26 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
             raise ConfigError(
                 "online training never ends by itself: set trainer.max_steps, the number of updates"
             )
+        if self.record is not None and self._trainer.world_size > 1:
+            raise ConfigError(
+                "data.record is written by one process: set trainer.devices to 1, or leave it out"
+            )
         self.environments = Environments(
             self.env, self.num_envs, self.replay_capacity, self.gamma, self.seed, self._trainer.global_rank
         )
 
     def train_dataloader(self) -> DataLoader[list[Transition]]:
         """Lists of batches, as many as ``trainer.max_steps`` takes."""
+        if self.record is not None and self.environments.recorder is None:  # a checkpoint was loaded by now
+            self.environments.record(self.record)
         # Lightning's warning about lengths and worker processes: there are none here.
         warnings.filterwarnings("ignore", message="Your `IterableDataset` has `__len__` defined")
         return DataLoader(_Interaction(self, self._trainer.max_steps), batch_size=None)
+
+    def teardown(self, stage: str) -> None:
+        """Finish the recording; an interrupted fit does not come here, and its recording stays partial."""
+        if stage == "fit" and self.environments.recorder is not None:
+            self.environments.recorder.finish()
 
     def batches(self, updates: range) -> list[Transition]:
         """Take the agent steps that belong to these updates, then sample their batches."""

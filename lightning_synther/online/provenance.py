@@ -13,6 +13,7 @@ from typing import Any
 from lightning_synther.errors import ConfigError, DataError
 
 FILE_NAME = "provenance.json"
+DATA = (".hdf5", ".npz")  # what a dataset's files are called
 _PACKAGES = ("lightning-synther", "dm-control", "mujoco", "numpy", "h5py")
 
 
@@ -75,7 +76,7 @@ class Provenance:
         """Go on with the collection in ``directory``, or begin one where the folder is empty or missing.
 
         More ``episodes`` than it was made for extend it. `ConfigError` where the
-        folder holds anything that another request, or no collection at all, has left.
+        folder holds data that another request, or no collection at all, has left.
         """
         path = directory / FILE_NAME
         if path.exists():
@@ -85,24 +86,21 @@ class Provenance:
             if len(files) < len(found["files"]):
                 missing = sorted(set(found["files"]) - set(files))[0]
                 raise DataError(
-                    f"{directory / missing} has gone: put it back, or delete the folder to collect anew"
+                    f"{directory / missing} has gone: put it back, or give overwrite to collect anew"
                 )
             return cls(directory, request, max(episodes, _count(files)), policy_card, files)
-        foreign = [entry.name for entry in _entries(directory) if not entry.name.startswith(".")]
+        entries = directory.iterdir() if directory.is_dir() else ()
+        foreign = [entry.name for entry in entries if entry.suffix in DATA and not entry.name.startswith(".")]
         if foreign:
             raise ConfigError(
                 f"{directory} holds files that were not collected here ({sorted(foreign)[0]}): "
-                f"give another root, or another name to the policy"
+                f"give another root, another name to the policy, or overwrite"
             )
         return cls(directory, request, episodes, policy_card)
 
 
 def _count(files: dict[str, list[float]]) -> int:
     return sum(len(returns) for returns in files.values())
-
-
-def _entries(directory: Path) -> list[Path]:
-    return list(directory.iterdir()) if directory.is_dir() else []
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -120,5 +118,5 @@ def _compare(directory: Path, found: dict[str, Any], wanted: dict[str, Any]) -> 
         if found.get(name) != value:
             raise ConfigError(
                 f"{directory} was collected with {name}={found.get(name)}, not {value}: "
-                f"give another root, or delete the folder"
+                f"give another root, or overwrite"
             )

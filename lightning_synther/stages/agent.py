@@ -16,6 +16,7 @@ import lightning.pytorch as pl
 from lightning.pytorch import seed_everything
 
 from lightning_synther.agents.agent import Agent
+from lightning_synther.data.conditions import read_conditions
 from lightning_synther.data.store import StoreMetadata, TransitionStore
 from lightning_synther.data.updates import UpdateData
 from lightning_synther.diffusion.module import LatentDiffusion
@@ -25,6 +26,7 @@ from lightning_synther.stages.chain import Artefacts, ModuleConfig
 from lightning_synther.stages.checkpoints import load_checkpoint
 from lightning_synther.stages.config import DatasetConfig, EvaluationConfig, check_training
 from lightning_synther.stages.data import EvaluationData
+from lightning_synther.stages.ranks import barrier, is_rank_zero
 from lightning_synther.stages.record import Stage
 from lightning_synther.stages.training import (
     TrainerFactory,
@@ -34,6 +36,7 @@ from lightning_synther.stages.training import (
     interruptible,
     stage_seed,
 )
+from lightning_synther.synthesis.conditions import compute_conditions
 
 #: Settings of the final Trainer that the run decides itself.
 OWN_TRAINER_SETTINGS = (
@@ -43,6 +46,14 @@ OWN_TRAINER_SETTINGS = (
     "num_sanity_val_steps",
     "max_epochs",
 )
+#: Settings of Lightning's automatic optimization, and what to do without them.
+MANUAL_OPTIMIZATION = {
+    "accumulate_grad_batches": "accumulate gradients for: raise data.batch_size instead, and remove it",
+    "gradient_clip_val": "clip gradients for: remove it (a diffusion model has model.grad_clip)",
+    "gradient_clip_algorithm": "clip gradients for: remove it (a diffusion model has model.grad_clip)",
+}
+#: Entries of a store's metadata that say which environment its states come from.
+PLAYED = ("task", "action_repeat", "time_limit")
 #: Settings of the data that say how fast, not what.
 NOT_INPUTS = {"updates_per_step", "load_limit"}
 #: Settings of the data that are paths of stores.
@@ -78,6 +89,12 @@ class AgentStage:
         for key in OWN_TRAINER_SETTINGS:
             if self.trainer.get(key) is not None:
                 raise ConfigError(f"trainer.{key} is given, but a run decides it itself: remove it")
+        for key, remedy in MANUAL_OPTIMIZATION.items():
+            if self.trainer.get(key) not in (None, 1 if key == "accumulate_grad_batches" else None):
+                raise ConfigError(
+                    f"trainer.{key} is {self.trainer[key]}, but an update has several losses and optimizers, "
+                    f"which Lightning cannot {remedy}"
+                )
         if self.keep_every < 0:
             raise ConfigError(f"keep_every is {self.keep_every}: give a number of updates, or 0 to keep none")
         check_training(
@@ -119,6 +136,11 @@ class AgentStage:
         stage = Stage(self.factory.run_dir, self.name, self._inputs(args), length)
 
         def build() -> dict[str, Any]:
+            if issubclass(self.model.cls, LatentDiffusion) and args.get("conditions"):
+                if is_rank_zero():
+                    stores = [args[key] for key in ("store", "heldout") if args.get(key)]
+                    compute_conditions(stores, args["conditions"], seed=self.factory.seed)
+                barrier()
             seed_everything(stage_seed(self.factory.seed, "agent"), verbose=False)
             model, data = self._build(args)
             fit(stage, self._trainer(stage), model, data)
@@ -211,15 +233,33 @@ def _sizes(model: ModuleConfig, data_args: Mapping[str, Any]) -> dict[str, Any]:
         store = next((data_args[key] for key in STORES if data_args.get(key)), None)
         if store is None:
             raise ConfigError("a diffusion model takes its sizes from its data: give the path of a store")
-        return {"spec": TransitionStore.open(store).spec.to_dict()}
+        names = data_args.get("conditions")
+        sizes = read_conditions(store, names)[1] if names else None
+        return {"spec": TransitionStore.open(store).spec.to_dict(), "conditions": sizes}
     checkpoint = model.init_args.get("encoder_checkpoint")
     if checkpoint is None:
-        return {}
+        return _sizes_of_states(model, data_args)
     theirs = read_checkpoint(checkpoint)["hyper_parameters"].get("env")
     dataset: DatasetConfig | None = data_args.get("dataset")
     ours = model.init_args.get("env") or (dataset.env() if dataset else theirs)
     check_env(ours, theirs, checkpoint)
     return {"env": ours}
+
+
+def _sizes_of_states(model: ModuleConfig, data_args: Mapping[str, Any]) -> dict[str, Any]:
+    """What an agent on states takes from its store, where the config does not give it."""
+    path = data_args.get("real") or data_args.get("synthetic")
+    if path is None or model.init_args.get("observation") != "states":
+        return {}
+    store = TransitionStore.open(path)
+    known: dict[str, Any] = {
+        "observation_dim": store.spec.observation_dim,
+        "action_dim": store.spec.action_dim,
+    }
+    if "task" in store.metadata.extra:
+        played = {k: v for k, v in store.metadata.extra.items() if k in PLAYED}
+        known["env"] = {"observation": "states", **played}
+    return {name: value for name, value in known.items() if model.init_args.get(name) is None}
 
 
 def check_env(

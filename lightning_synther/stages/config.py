@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from lightning_synther.diffusion.conditioning import Prompt, PromptKind
 from lightning_synther.errors import ConfigError
 
 #: fp16 would need a GradScaler on every step of an update; bf16 weights lose soft updates' small steps.
@@ -149,21 +150,138 @@ class LatentsConfig:
 
 
 @dataclass
+class DecoderConfig:
+    """A decoder from latents to frames, to look at them in TensorBoard; nothing else depends on it.
+
+    Args:
+        max_steps: gradient updates (0: no decoder).
+        batch_size: latents in an update.
+        width: channels of the decoder's coarsest map.
+        lr: learning rate.
+        checkpoint_every: updates between two saves of ``last.ckpt``.
+        precision: as for the other stages.
+    """
+
+    max_steps: int = 0
+    batch_size: int = 64
+    width: int = 128
+    lr: float = 1e-3
+    checkpoint_every: int = 1_000
+    precision: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_steps:
+            self.training().check("decoder")
+            _check_counts("decoder", batch_size=self.batch_size, width=self.width)
+
+    def training(self) -> StageTraining:
+        """How it trains."""
+        return StageTraining(
+            max_steps=self.max_steps,
+            batch_size=self.batch_size,
+            checkpoint_every=self.checkpoint_every,
+            precision=self.precision,
+        )
+
+
+@dataclass
+class MonitorConfig:
+    """How the diffusion model's samples are watched while it trains.
+
+    Args:
+        num_transitions: transitions sampled at every validation and compared with the real ones, on rank zero
+            (0: none). They never change the training.
+    """
+
+    num_transitions: int = 1_000
+
+    def __post_init__(self) -> None:
+        if self.num_transitions == 1 or self.num_transitions < 0:
+            raise ConfigError(
+                f"diffusion.monitor.num_transitions is {self.num_transitions}: give 2 or more, or 0 for none"
+            )
+
+
+@dataclass
 class SynthesisConfig:
-    """How much synthetic experience is made.
+    """How much synthetic experience is made, and how it is steered.
 
     Args:
         num_transitions: size of the synthetic store.
         chunk_size: transitions written (and, after an interruption, resumed) at once.
         precision: Lightning's precision while sampling, or ``auto`` as for training.
+        prompt: conditions of the synthetic transitions, for a conditional model: those of random training
+            transitions (``data``), of the ``prompt_fraction`` of them that is largest in the first condition
+            (``top``), or ``prompt_values`` (``values``).
+        prompt_fraction: share of the prompt ``top``.
+        prompt_values: numbers of the prompt ``values``.
+        guidance_weight: of classifier-free guidance; 1: as conditioned, 0: without condition, more:
+            exaggerated.
+        policy_guidance: weight of an agent's log-likelihood of the actions (0: none).
+        policy_std: deviation of the agent's actions in it.
+        policy_checkpoint: that agent; None for the one of stage 1.
+        drop_non_finite: replace transitions with numbers that are not finite instead of stopping at them.
+        support_margin: replace transitions outside the training data's range, widened by so many standard
+            deviations of each column (None: keep them). Samples scatter a little around saturated values, so 0 drops
+            many. What is dropped is counted, in the store's metadata and the summary.
+        support_store: store whose range that is; ``fit`` takes the one that the model was trained on.
     """
 
     num_transitions: int = 5_000_000
     chunk_size: int = 10_000
     precision: str | None = None
+    prompt: PromptKind | None = None
+    prompt_fraction: float = 0.25
+    prompt_values: list[float] = field(default_factory=list)
+    guidance_weight: float = 1.0
+    policy_guidance: float = 0.0
+    policy_std: float = 0.3
+    policy_checkpoint: str | None = None
+    drop_non_finite: bool = False
+    support_margin: float | None = None
+    support_store: str | None = None
 
     def __post_init__(self) -> None:
         _check_counts("synthesis", num_transitions=self.num_transitions, chunk_size=self.chunk_size)
+        if self.policy_guidance < 0 or self.policy_std <= 0:
+            raise ConfigError(
+                f"synthesis.policy_guidance is {self.policy_guidance} and policy_std {self.policy_std}: give "
+                "a weight of at least 0 and a deviation above 0"
+            )
+        self.make_prompt()
+        if self.support_margin is not None and not self.support_margin >= 0:
+            raise ConfigError(f"synthesis.support_margin is {self.support_margin}: give 0 or more, or null")
+        if self.support_margin is None and self.support_store is not None:
+            raise ConfigError(
+                "synthesis.support_store is given without support_margin: give both, or neither"
+            )
+
+    def make_prompt(self) -> Prompt | None:
+        """The prompt, checked; None where none is asked for."""
+        if self.prompt is None:
+            if self.prompt_values:
+                raise ConfigError(
+                    "synthesis.prompt_values is given without a prompt: set synthesis.prompt=values"
+                )
+            return None
+        return Prompt(self.prompt, self.prompt_fraction, tuple(self.prompt_values))
+
+    def steering(self) -> dict[str, Any]:
+        """What steers the samples, for the fingerprint of a stage; empty where nothing does."""
+        prompting = ("prompt", "prompt_fraction", "prompt_values", "guidance_weight")
+        policy = ("policy_guidance", "policy_std", "policy_checkpoint")
+        keys = [*(prompting if self.prompt or self.guidance_weight != 1 else ())]
+        keys += [*(policy if self.policy_guidance else ())]
+        return {key: getattr(self, key) for key in keys}
+
+    def filtering(self) -> dict[str, Any]:
+        """What filters the samples, for the fingerprint of a stage; empty where nothing does."""
+        keys = ("drop_non_finite", "support_margin", "support_store")
+        return {
+            key: getattr(self, key)
+            for key in keys
+            if not (getattr(self, key) is None or getattr(self, key) is False)
+        }
 
 
 @dataclass

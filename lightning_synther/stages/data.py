@@ -8,6 +8,7 @@ import lightning.pytorch as pl
 from torch.utils.data import DataLoader
 
 from lightning_synther.data.datamodules import ReplayData
+from lightning_synther.data.rewards import check_reward_map
 from lightning_synther.evaluation.episodes import episode_loader
 from lightning_synther.stages.config import DatasetConfig, EvaluationConfig
 
@@ -25,6 +26,8 @@ class SynthERData(ReplayData):
 
     def __init__(self, dataset: DatasetConfig | None = None, **replay: Any) -> None:
         super().__init__(**replay)
+        if dataset is not None:
+            check_reward_map(self.reward_scale, self.reward_bias, dataset.n_step)
         self.dataset = dataset
 
 

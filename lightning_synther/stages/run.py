@@ -18,8 +18,10 @@ from lightning_synther.stages.chain import Artefacts, Chain, ModuleConfig
 from lightning_synther.stages.checkpoints import import_class, load_checkpoint
 from lightning_synther.stages.config import (
     DatasetConfig,
+    DecoderConfig,
     EvaluationConfig,
     LatentsConfig,
+    MonitorConfig,
     StageTraining,
     SynthesisConfig,
 )
@@ -139,7 +141,10 @@ class Run:
             latents=LatentsConfig(**cfg.diffusion.latents.as_dict()),
             diffusion=ModuleConfig(LatentDiffusion, cfg.diffusion.model.as_dict()),
             diffusion_training=StageTraining(**cfg.diffusion.training.as_dict()),
+            monitor=MonitorConfig(**cfg.diffusion.monitor.as_dict()),
             synthesis=SynthesisConfig(**cfg.synthesis.as_dict()),
+            conditions=cfg.diffusion.conditions,
+            decoder=DecoderConfig(**cfg.decoder.as_dict()),
         )
 
     def _agent_stage(self, artefacts: Artefacts | None, name: str | None = None, **data: Any) -> AgentStage:

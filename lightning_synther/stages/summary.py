@@ -37,6 +37,7 @@ def summarise(run_dir: Path, seed: int, scores: Mapping[str, Mapping[str, Any]])
         "data_source": dataset.get("source"),
         "data_directory": dataset.get("directory"),
         "fidelity": records.get("synthesis", {}).get("results", {}).get("fidelity"),
+        "filtered": records.get("synthesis", {}).get("results", {}).get("filtered"),
         "seconds": {name: round(record["seconds"], 1) for name, record in records.items()},
         "seed": seed,
         "versions": {name: version(name) for name in PACKAGES},
@@ -65,9 +66,20 @@ def describe(summary: Mapping[str, Any], run_dir: Path) -> str:
     if summary["fidelity"]:
         scores = summary["fidelity"]
         lines.append(f"synthetic against {scores['compared_with']} data (in brackets: real against real):")
-        for name in ("ks_mean", "correlation_error", "sliced_wasserstein", "dynamics_error"):
+        names = (
+            "ks_mean",
+            "correlation_error",
+            "sliced_wasserstein",
+            "dynamics_error",
+            "memorised",
+            "unsupported",
+        )
+        for name in (name for name in names if name in scores):
             floor = scores.get(f"{name}_floor")
             lines.append(f"  {name} {scores[name]:.3f}" + (f" ({floor:.3f})" if floor is not None else ""))
+    if counts := summary["filtered"]:
+        dropped = ", ".join(f"{name} {count}" for name, count in counts.items() if name != "sampled")
+        lines.append(f"dropped of {counts['sampled']} sampled transitions: {dropped}")
     seconds = summary["seconds"]
     lines.append("seconds: " + ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()))
     lines.append(f"look at it: tensorboard --logdir {run_dir / TENSORBOARD}")

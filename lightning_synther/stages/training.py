@@ -87,6 +87,15 @@ class TrainerFactory:
     shared: Mapping[str, Any]
     progress: bool = True
 
+    @property
+    def device(self) -> torch.device:
+        """Where rank zero's modules go."""
+        kept = {key: value for key, value in self.settings().items() if key in ("accelerator", "devices")}
+        if isinstance(kept.get("devices"), int):
+            kept["devices"] = 1
+        trainer = pl.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, **kept)
+        return trainer.strategy.root_device
+
     def settings(self, precision: str | None = None) -> dict[str, Any]:
         """Arguments of a Trainer; a strategy or an accelerator of the config is built anew for each."""
         settings = {key: instantiate(value) for key, value in self.shared.items()}

@@ -9,23 +9,29 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_synther.data.conditions import write_condition
+from lightning_synther.data.rewards import describe_episodes
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.data.store_writer import Existing, StoreWriter
+from lightning_synther.data.windows import stack_rows
 from lightning_synther.errors import ConfigError, DataError
+from lightning_synther.networks.timm_encoder import TimmEncoder
 from lightning_synther.progress import Progress
 from lightning_synther.seeding import derive_seed
 from lightning_synther.transition import Transition, TransitionSpec
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from lightning_synther.data.replay import PixelReplay
-    from lightning_synther.networks.encoders import LatentEncoder
+    from lightning_synther.networks.frozen import FrozenEncoder
 
 TRANSITIONS_PER_CHUNK = 2048
 
 
 def encode_dataset(
     replay: PixelReplay,
-    encoder: LatentEncoder,
+    encoder: FrozenEncoder,
     path: str | Path,
     *,
     views: int = 1,
@@ -34,11 +40,13 @@ def encode_dataset(
     seed: int = 0,
     fingerprint: str = "",
     existing: Existing = "resume",
+    features: NDArray[np.float32] | None = None,
 ) -> TransitionStore:
     """Write every transition of ``replay`` as latents (z, a, n-step return, z') and open the store.
 
-    Rows are in the order of the episodes, the ``views`` of a transition next to each other. An interrupted
-    call is continued by the next one. Runs on the device of ``encoder``.
+    Rows are in the order of the episodes, the ``views`` of a transition next to each other; the condition
+    ``episode`` numbers the episodes. An interrupted call is continued by the next one. Runs on the device of
+    ``encoder``.
 
     Args:
         replay: the transitions, with their frame stack, n-step return and discount.
@@ -50,6 +58,8 @@ def encode_dataset(
         seed: of the shifts.
         fingerprint: identifies dataset and encoder.
         existing: what to do about a store that is already there, as in `StoreWriter`.
+        features: what a `TimmEncoder`'s backbone made of every frame (`frame_features`); unshifted frames are then
+            not encoded again.
 
     Raises `ConfigError` for several views without shift, `DataError` for discounts that a row cannot hold.
     """
@@ -58,7 +68,7 @@ def encode_dataset(
             f"latents.views is {views} and latents.shift {shift}: several views differ only by their shifts, "
             "give views=1 or shift=true"
         )
-    chunk = _ChunkEncoder(replay, encoder, views, shift, batch_size, seed)
+    chunk = _ChunkEncoder(replay, encoder, views, shift, batch_size, seed, features)
     with StoreWriter(
         path,
         transition_spec(replay, encoder.latent_dim),
@@ -67,7 +77,13 @@ def encode_dataset(
         producer="encode_dataset",
         fingerprint=fingerprint,
         chunk_size=TRANSITIONS_PER_CHUNK * views,
-        extra={"n_step": replay.n_step, "gamma": replay.gamma, "views": views, "shift": shift},
+        extra={
+            "n_step": replay.n_step,
+            "gamma": replay.gamma,
+            "views": views,
+            "shift": shift,
+            **describe_episodes(replay.episodes.returns, replay.episodes.lengths - 1),
+        },
         existing=existing,
     ) as writer:
         done = sum(writer.chunk(i).stop - writer.chunk(i).start for i in writer.finished_chunks)
@@ -76,7 +92,11 @@ def encode_dataset(
                 rows = writer.spec.flatten(chunk.encode(index))
                 writer.write(index, rows)
                 progress.update(len(rows))
-        return writer.commit()
+        store = writer.commit()
+    starts = np.cumsum(replay.episodes.lengths) - replay.episodes.lengths
+    episode = np.searchsorted(starts, replay.rows, side="right") - 1
+    write_condition(path, "episode", episode.repeat(views))
+    return store
 
 
 def transition_spec(replay: PixelReplay, latent_dim: int) -> TransitionSpec:
@@ -103,14 +123,16 @@ class _ChunkEncoder:
     def __init__(
         self,
         replay: PixelReplay,
-        encoder: LatentEncoder,
+        encoder: FrozenEncoder,
         views: int,
         shift: bool,
         batch_size: int,
         seed: int,
+        features: NDArray[np.float32] | None = None,
     ) -> None:
         self.replay, self.encoder, self.views, self.shift = replay, encoder, views, shift
         self.batch_size, self.seed = batch_size, seed
+        self.features = features
         self.device = next(encoder.parameters()).device
 
     def encode(self, chunk: int) -> Transition:
@@ -130,9 +152,18 @@ class _ChunkEncoder:
         """Each frame stack goes through the convolutions once, as observation and as next observation."""
         before, after = self.replay.observation_rows[index], self.replay.next_rows[index]
         rows = np.unique(np.concatenate([before, after]))
+        if self.features is not None:
+            z = self._from_features(rows)
+            return z[np.searchsorted(rows, before)], z[np.searchsorted(rows, after)]
         latents = [self.encoder.encode_both(self._to_device(*part)) for part in self._batches(rows)]
         z, z_next = (torch.cat(parts).cpu() for parts in zip(*latents, strict=True))
         return z[np.searchsorted(rows, before)], z_next[np.searchsorted(rows, after)]
+
+    def _from_features(self, rows: np.ndarray) -> Tensor:
+        assert isinstance(self.encoder, TimmEncoder), "features are those of a timm backbone"
+        assert self.features is not None
+        stacks = stack_rows(rows, self.replay.episodes.lengths, self.replay.frame_stack)
+        return self.encoder.latents(torch.from_numpy(self.features[stacks]).to(self.device)).cpu()
 
     def _shifted(self, index: np.ndarray, view: int, chunk: int) -> tuple[Tensor, Tensor]:
         rng = np.random.default_rng(derive_seed(self.seed, "encode", view, chunk))

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from lightning_synther.synthesis.fidelity import Rows, correlations, ks_statistic, subsample
+from lightning_synther.synthesis.novelty import Novelty
 from lightning_synther.transition import TransitionSpec
 
 if TYPE_CHECKING:
@@ -44,6 +45,21 @@ def fidelity_figure(
         image = axis.imshow(matrix.numpy(), cmap="RdBu_r", vmin=-1, vmax=1, interpolation="nearest")
         axis.set_title(title, fontsize=9)
     bottom.colorbar(image, ax=list(panels), shrink=0.8)
+    return figure
+
+
+def novelty_figure(novelty: Novelty) -> Figure:
+    """Distances to the closest training record: cumulative shares of synthetic and of held-out records."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axis = figure.subplots()
+    for distances, label in ((novelty.heldout, "held-out (new and real)"), (novelty.synthetic, "synthetic")):
+        share = np.arange(1, len(distances) + 1) / len(distances)
+        axis.step(np.sort(distances.numpy()), share, where="post", label=label)
+    axis.set_xlabel("distance to the closest training record, in standard deviations per column")
+    axis.set_ylabel("share of records")
+    axis.legend(title="left of held-out: copies; right of it: off the data", fontsize=8)
     return figure
 
 

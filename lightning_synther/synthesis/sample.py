@@ -15,7 +15,7 @@ import logging
 from collections.abc import Callable, Sequence
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import lightning.pytorch as pl
 import torch
@@ -25,6 +25,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from lightning_synther.data.store_writer import Existing, StoreWriter
 from lightning_synther.seeding import derive_seed
+from lightning_synther.synthesis.filters import COUNTERS, Filters
 from lightning_synther.transition import TransitionSpec
 
 log = logging.getLogger(__name__)
@@ -62,6 +63,8 @@ class SynthesisData(pl.LightningDataModule):
         seed: seed of the store.
         fingerprint: identifies the model and its sampler, by default a hash of weights and hyperparameters.
         existing: what to do about a store that is already there, as in `StoreWriter`.
+        filters: what rows have to pass; what is dropped is counted in the store's ``metadata.extra["counts"]``
+            and replaced (`Filters`).
     """
 
     def __init__(
@@ -73,11 +76,12 @@ class SynthesisData(pl.LightningDataModule):
         seed: int = 0,
         fingerprint: str | None = None,
         existing: Existing = "error",
+        filters: Filters | None = None,
     ) -> None:
         super().__init__()
         self.path, self.num_transitions, self.spec = Path(path), num_transitions, spec
         self.chunk_size, self.seed, self.fingerprint = chunk_size, seed, fingerprint
-        self.existing = existing
+        self.existing, self.filters = existing, filters
         self.writer: StoreWriter | None = None
 
     def predict_dataloader(self) -> DataLoader[Chunk]:
@@ -111,15 +115,17 @@ class SynthesisData(pl.LightningDataModule):
     def _open(self, model: pl.LightningModule) -> StoreWriter:
         spec = self.spec if self.spec is not None else model.spec
         assert isinstance(spec, TransitionSpec)
+        identity = self.fingerprint if self.fingerprint is not None else fingerprint(model)
         return StoreWriter(
             self.path,
             spec,
             self.num_transitions,
             seed=self.seed,
             producer=type(model).__name__,
-            fingerprint=self.fingerprint if self.fingerprint is not None else fingerprint(model),
+            fingerprint=identity if self.filters is None else f"{identity}-{self.filters.fingerprint}",
             chunk_size=self.chunk_size,
             existing=self.existing,
+            counters=() if self.filters is None else COUNTERS,
         )
 
 
@@ -144,9 +150,18 @@ class StoreWriterCallback(BasePredictionWriter):
         batch_idx: int,
         dataloader_idx: int,
     ) -> None:
-        """Write one chunk; raises `DataError` where a row is not finite."""
+        """Write one chunk, filtered; raises `DataError` where a row is not finite and nothing filters it."""
         assert self.data.writer is not None
-        self.data.writer.write(batch.index, prediction)
+        if self.data.filters is None:
+            self.data.writer.write(batch.index, prediction)
+            return
+
+        def sample(num_rows: int, seed: int) -> Tensor:
+            request = batch._replace(num_rows=num_rows, seed=seed)
+            return cast(Tensor, trainer.strategy.predict_step(request, batch_idx))
+
+        rows, counts = self.data.filters.fill(prediction, batch.seed, sample)
+        self.data.writer.write(batch.index, rows, counts)
 
     def on_predict_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Finish the store once every rank has written its share."""
@@ -163,8 +178,9 @@ class StoreWriterCallback(BasePredictionWriter):
 
 
 def fingerprint(model: pl.LightningModule) -> str:
-    """Hash of a model's hyperparameters and weights."""
-    digest = hashlib.blake2b(repr(sorted(model.hparams.items())).encode(), digest_size=16)
+    """Hash of a model's hyperparameters, weights, sampler and guidance."""
+    settings = [getattr(model, name, None) for name in ("sampler", "guidance")]
+    digest = hashlib.blake2b(repr((sorted(model.hparams.items()), settings)).encode(), digest_size=16)
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())

@@ -13,12 +13,12 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader
 
-from lightning_synther.agents import BC, Agent, DrQV2
+from lightning_synther.agents import BC, EDAC, Agent, DrQV2
 from lightning_synther.envs.control import EnvConfig
 from lightning_synther.evaluation.episodes import EpisodeSeeds
 from lightning_synther.transition import Transition
 from tests.agents.test_algorithms import ALGORITHMS
-from tests.agents.tiny import loader, make, trainer
+from tests.agents.tiny import loader, make, make_batch, trainer
 
 ENV = EnvConfig("cartpole_balance", observation="states", time_limit=0.1).to_dict()
 CASES: dict[str, tuple[type[Agent], dict[str, Any], str]] = {
@@ -29,6 +29,9 @@ CASES: dict[str, tuple[type[Agent], dict[str, Any], str]] = {
 CASES |= {
     cls.__name__: (cls, {"observation": "pixels", **settings}, "ddp") for cls, settings in ALGORITHMS.items()
 }
+STATES = {"observation": "states", "observation_dim": 5, "image_size": None, "feature_dim": None}
+OPTIONS = {"residual": True, "normalize_states": True, "num_critics": 3}
+CASES["states_residual_normalized"] = (EDAC, {**STATES, **OPTIONS}, "ddp")
 
 
 def split(cls: type[Agent]) -> type[Agent]:
@@ -59,8 +62,10 @@ def main(devices: int, folder: Path) -> None:
     warnings.simplefilter("ignore")
     for name, (cls, settings, strategy) in CASES.items():
         agent = make(split(cls), **settings)
+        if settings.get("normalize_states"):
+            agent.fit_normalizer(make_batch(0, 64, agent.perception.shape).observation * 2 + 1)
         run = trainer(12, devices=devices, strategy=strategy if devices > 1 else "auto", precision="64-true")
-        run.fit(agent, loader(agent, updates_per_step=3))
+        run.fit(agent, loader(agent, updates_per_step=3, shape=agent.perception.shape))
         assert run.global_step == agent.num_updates == 12
         torch.save(agent.state_dict(), folder / f"{name}.{devices}.{run.global_rank}.pt")
 

@@ -265,7 +265,9 @@ def test_the_learning_rate_decays_over_the_training(cls: type[Agent]) -> None:
 
     def watched(*args: Any) -> Any:
         metrics = step(*args)
-        rates.append([group["lr"] for opt in agent._optimizers_by_name.values() for group in opt.param_groups])
+        rates.append(
+            [group["lr"] for opt in agent._optimizers_by_name.values() for group in opt.param_groups]
+        )
         return metrics
 
     agent.step = watched

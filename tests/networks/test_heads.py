@@ -17,6 +17,7 @@ from lightning_synther.networks.ensemble import (
 from lightning_synther.networks.heads import (
     MLP,
     Critic,
+    ResidualBlock,
     critic_from_reference,
     critic_to_reference,
     ensemble_of,
@@ -90,3 +91,51 @@ def test_last_layer_stays_float32_under_autocast() -> None:
     with torch.autocast("cpu", dtype=torch.bfloat16):
         assert head[0](torch.zeros(1, 4)).dtype == torch.bfloat16
         assert head(torch.zeros(1, 4)).dtype == torch.float32
+
+
+@pytest.mark.parametrize("num_layers", [0, 1, 3])
+def test_residual_critic_equals_separate_networks(num_layers: int) -> None:
+    critic = Critic(WholeVector(5), MLP(7, 1, 8, num_layers, linear=ensemble_of(4), residual=True))
+    perturb(critic)
+    features, action = torch.randn(6, 5), torch.randn(6, 2)
+    q = critic(features, action)
+    assert q.shape == (4, 6, 1)
+    for i, state in enumerate(unstack_members(critic.q.state_dict())):
+        single = MLP(7, 1, 8, num_layers, residual=True)
+        single.load_state_dict(state)
+        torch.testing.assert_close(q[i], single(torch.cat([features, action], -1)), rtol=1e-4, atol=1e-3)
+
+
+def test_a_residual_block_by_hand() -> None:
+    block = ResidualBlock(2)
+    with torch.no_grad():
+        block.widen.weight.zero_()
+        block.widen.weight[0] = torch.tensor([1.0, -1.0])
+        block.widen.bias.zero_()
+        block.narrow.weight.zero_()
+        block.narrow.weight[1, 0] = 10.0
+        block.narrow.bias.copy_(torch.tensor([0.5, 0.0]))
+    h = torch.tensor([[3.0, 1.0], [1.0, 3.0]])
+    normal = (1 + 1e-5) ** -0.5  # LayerNorm of (3, 1): 1 and -1, over the deviation 1
+    expected = torch.tensor([[3.5, 1 + 10 * 2 * normal], [1.5, 3.0]])  # the second one's ReLU is closed
+    torch.testing.assert_close(block(h), expected)
+    assert torch.equal(h, torch.tensor([[3.0, 1.0], [1.0, 3.0]])), "its input is left alone"
+
+
+def test_residual_depth_starts_as_a_small_change() -> None:
+    """Blocks add to the stream: with their last layers at zero the network is as if it had none."""
+    deep, none = MLP(3, 2, 8, 4, residual=True), MLP(3, 2, 8, 0, residual=True)
+    for block in deep:
+        if isinstance(block, ResidualBlock):
+            nn.init.zeros_(block.narrow.weight)
+            nn.init.zeros_(block.narrow.bias)
+    none.load_state_dict(
+        {
+            key: deep.state_dict()[f"{index}.{name}"]
+            for key in none.state_dict()
+            for number, name in [key.split(".")]
+            for index in [{"0": 0, "1": 5, "2": 6}[number]]
+        }
+    )
+    x = torch.randn(5, 3)
+    torch.testing.assert_close(deep(x), none(x))

@@ -18,6 +18,7 @@ from lightning_synther.data.vd4rl import load_vd4rl
 from lightning_synther.envs.control import ControlEnv, EnvConfig
 from lightning_synther.errors import BackendError, ConfigError, DataError
 from lightning_synther.online import collect as module
+from lightning_synther.online import packing, policies
 from lightning_synther.online.collect import collect
 from lightning_synther.online.policies import load_policy
 from lightning_synther.seeding import derive_seed
@@ -28,7 +29,7 @@ QUICK = {"task": "cartpole_swingup", "policy": "random", "time_limit": 0.1, "num
 @pytest.fixture(autouse=True)
 def small_files(monkeypatch):
     """Two episodes to an HDF5 file."""
-    monkeypatch.setattr(module, "EPISODES_PER_FILE", 2)
+    monkeypatch.setattr(packing, "EPISODES_PER_FILE", 2)
 
 
 def contents(directory):
@@ -42,7 +43,7 @@ def contents(directory):
 def whole(tmp_path_factory):
     """Bytes of an uninterrupted collection of four episodes."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "EPISODES_PER_FILE", 2)
+        patch.setattr(packing, "EPISODES_PER_FILE", 2)
         return contents(collect(**QUICK, root=str(tmp_path_factory.mktemp("whole")), episodes=4))
 
 
@@ -103,7 +104,7 @@ def test_trained_policy_acts_on_states_and_leaves_its_card(tmp_path):
 
 
 def test_policy_file_with_a_name_of_its_own(tmp_path):
-    shipped = Path(module.policies.policy_path("medium", "cheetah_run"))
+    shipped = Path(policies.policy_path("medium", "cheetah_run"))
     file = tmp_path / "mine.safetensors"
     shutil.copy(shipped, file)
     options = {"episodes": 1, "time_limit": 0.1, "num_workers": 0}
@@ -141,7 +142,9 @@ def test_an_interrupted_collection_goes_on_without_duplicate_or_hole(
     played = []
     record_episodes = module.record_episodes
     monkeypatch.setattr(
-        module, "record_episodes", lambda *args: played.append(list(args[4])) or record_episodes(*args)
+        module,
+        "record_episodes",
+        lambda *args: played.append([job.number for job in args[1]]) or record_episodes(*args),
     )
     directory = collect(**QUICK, root=str(tmp_path), episodes=4)
     assert contents(directory) == whole
@@ -180,7 +183,7 @@ def test_more_episodes_extend_a_dataset_and_fewer_reuse_it(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"seed": 1}, r"was collected with seed=0, not 1: give another root, or delete the folder"),
+        ({"seed": 1}, r"was collected with seed=0, not 1: give another root, or overwrite"),
         ({"time_limit": 0.2}, r"was collected with time_limit=0.1, not 0.2"),
         ({"action_repeat": 4}, r"was collected with action_repeat=2, not 4"),
     ],
@@ -223,6 +226,18 @@ def test_a_file_that_has_gone_is_named(tmp_path):
         ({"policy": "genius"}, "no policy 'genius' for cartpole_swingup"),
         ({"policy": "../random"}, "cannot name a folder"),
         ({"episodes": 0}, "episodes is 0"),
+        ({"transitions": 5}, "episodes is 1 and transitions is 5: give one of them"),
+        ({"episodes": None, "transitions": 0}, "transitions is 0"),
+        (
+            {"policy": "medium_expert"},
+            "takes its policies medium and expert, and medium and expert are missing",
+        ),
+        ({"policy": "medium_replay"}, r"make one with .*--data\.init_args\.record=DIR.* --replay_path=DIR"),
+        ({"policy": "x", "policy_path": "a.safetensors", "replay_path": "b"}, "give one of them"),
+        (
+            {"task": "lqr_lqr_2_1", "time_limit": None},
+            "an episode of lqr_lqr_2_1 may never end: give time_limit",
+        ),
         ({"num_workers": -1}, "num_workers is -1"),
         (
             {"task": "cheetah_run", "policy": "medium", "action_repeat": 4},
@@ -238,7 +253,7 @@ def test_mistakes_are_one_sentence_and_leave_nothing(tmp_path, change, message):
 
 
 def test_policy_of_another_task(tmp_path):
-    file = str(module.policies.policy_path("medium", "cheetah_run"))
+    file = str(policies.policy_path("medium", "cheetah_run"))
     with pytest.raises(ConfigError, match="was trained on cheetah_run, not on walker_walk"):
         collect("walker_walk", "medium", str(tmp_path), episodes=1, policy_path=file)
 

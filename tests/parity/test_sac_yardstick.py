@@ -44,7 +44,9 @@ def test_four_updates_are_the_same() -> None:
         noise = torch.randn(2, B, A)
         ours, theirs = agent.update(batch, noise), plain.update(tuple(batch), noise)
         for key, value in theirs.items():
-            torch.testing.assert_close(ours[key].item(), value, rtol=1e-4, atol=1e-5, msg=lambda m, key=key: f"{key}: {m}")
+            torch.testing.assert_close(
+                ours[key].item(), value, rtol=1e-4, atol=1e-5, msg=lambda m, key=key: f"{key}: {m}"
+            )
     torch.testing.assert_close(agent.log_temperature, plain.log_temperature)
     for nets, critic in ((plain.critics, agent.critic), (plain.targets, agent.critic_target)):
         for net, state in zip(nets, members(critic), strict=True):

@@ -23,14 +23,14 @@ from lightning_synther.__main__ import main
 from lightning_synther.agents.scoring import ScoredAgent
 from lightning_synther.data.store_writer import StoreWriter
 from lightning_synther.envs.pool import EnvPool
-from lightning_synther.online.collect import _Packer
+from lightning_synther.online.packing import Packer
 from lightning_synther.stages import chain, dataset
 from lightning_synther.stages.callbacks import SeedEveryStep
 from tests.stages.tiny import arguments
 
 #: Stage -> the method in which the signal comes, and after how many calls in that stage.
 MOMENTS: dict[str, tuple[type, str, int]] = {
-    "dataset": (_Packer, "pack", 3),
+    "dataset": (Packer, "pack", 3),
     "encoder": (SeedEveryStep, "on_train_batch_start", 6),
     "latents": (StoreWriter, "write", 1),
     "diffusion": (SeedEveryStep, "on_train_batch_start", 4),

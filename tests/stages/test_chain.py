@@ -53,6 +53,7 @@ def test_a_run_leaves_every_stage_and_a_summary(finished_run):
         *STAGES,
         "tensorboard",
         "config.yaml",
+        "command.txt",
         "summary.json",
     }
 
@@ -152,3 +153,40 @@ def test_the_same_seed_gives_the_same_run_and_no_bars_in_a_file(finished_run, ro
             for folder in (finished_run, tmp_path / "run")
         )
         assert all(torch.equal(first[key], second[key]) for key in first), stage
+
+
+def test_another_algorithm_trains_on_the_finished_stages(refit, run):
+    said = refit("--model=EDAC", "--comparison.real_only=false")
+    assert reused(said) == ["dataset", "encoder", "latents", "diffusion", "synthesis"]
+    assert said["agent"].startswith("rebuilt, because these changed: model.")
+    assert type(load_checkpoint(run / "agent" / "final.ckpt")).__name__ == "EDAC"
+
+
+def test_fidelity_is_logged_while_diffusion_trains_and_after_synthesis(finished_run):
+    for stage, figures in (("diffusion", 3), ("synthesis", 1)):
+        events = EventAccumulator(str(finished_run / "tensorboard" / stage), size_guidance={"images": 0})
+        events.Reload()
+        scalars = set(events.Tags()["scalars"])
+        assert {
+            f"fidelity/{name}" for name in ("ks_mean", "memorised", "unsupported", "reward_error")
+        } <= scalars
+        assert len(events.Images("fidelity/real_and_synthetic")) == figures
+    fidelity = json.loads((finished_run / "summary.json").read_text())["fidelity"]
+    assert {"memorised", "out_of_range", "nearest_floor"} <= set(fidelity)
+    assert fidelity["counts"]["synthetic"] > 0
+
+
+def test_filters_and_a_decoder_on_request(root, run, tmp_path, refit, finished_run):
+    said = refit("--decoder.max_steps=4", "--decoder.width=8", "--comparison.real_only=false")
+    assert said["synthesis"] == "finished earlier, reused"  # nothing depends on the decoder
+    events = EventAccumulator(str(run / "tensorboard" / "decoder"), size_guidance={"images": 0})
+    events.Reload()
+    assert len(events.Images("decoded/real_and_synthetic")) == 1
+    assert (run / "decoder" / "final.ckpt").exists()
+    said = refit("--synthesis.support_margin=5", "--comparison.real_only=false")
+    assert "rebuilt, because these changed: support_margin: unset -> 5.0" in said["synthesis"]
+    counts = json.loads((run / "summary.json").read_text())["filtered"]
+    store = TransitionStore.open(run / "synthesis" / "store")
+    assert counts == store.metadata.extra["counts"]
+    assert counts["sampled"] >= len(store) + counts["out_of_range"]
+    assert json.loads((finished_run / "summary.json").read_text())["filtered"] is None

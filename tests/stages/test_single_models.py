@@ -145,3 +145,59 @@ def test_online_sac_from_its_config(tmp_path, caplog):
     assert "agent: starts" in messages([*argv, "--trainer.accelerator=cpu"], caplog)
     assert "agent: finished earlier, reused" in messages([*argv, "--trainer.accelerator=cpu"], caplog)
     assert json.loads((tmp_path / "summary.json").read_text())["data_source"] is None
+
+
+def states_store(path: Path, observation_dim: int = 5, **extra: Any) -> Path:
+    """States of cartpole_swingup, or what says so."""
+    spec = TransitionSpec(observation_dim=observation_dim, action_dim=1, discount=0.99)
+    with StoreWriter(path, spec, 40, seed=0, producer="test", fingerprint="", extra=extra) as writer:
+        writer.write(0, torch.rand(40, spec.dim, generator=torch.Generator().manual_seed(0)))
+        writer.commit()
+    return path
+
+
+def test_an_agent_on_states_takes_its_sizes_and_its_task_from_the_store(tmp_path, caplog):
+    store = states_store(tmp_path / "store", task="cartpole_swingup", action_repeat=4, time_limit=0.2)
+    argv = config(
+        tmp_path / "states.yaml",
+        {
+            "class_path": "lightning_synther.IQL",
+            "init_args": {"observation": "states", "hidden_dim": 8, "normalize_states": True},
+        },
+        {
+            "class_path": "lightning_synther.ReplayData",
+            "init_args": {"real": str(store), "mixing": "real", "updates_per_step": 2},
+        },
+        evaluation={"episodes": 1},
+    )
+    messages(argv, caplog)
+    agent = load_checkpoint(tmp_path / "states" / "agent" / "final.ckpt")
+    assert agent.perception.shape == (5,)
+    assert agent.env == {
+        "task": "cartpole_swingup",
+        "observation": "states",
+        "action_repeat": 4,
+        "time_limit": 0.2,
+    }
+    assert (agent.encoder.mean > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("flag", "said"),
+    [
+        ("--trainer.accumulate_grad_batches=4", "raise data.batch_size instead"),
+        ("--trainer.gradient_clip_val=1.0", "remove it"),
+    ],
+)
+def test_settings_of_automatic_optimization_are_refused(tmp_path, capsys, flag, said):
+    store = states_store(tmp_path / "store")
+    argv = config(
+        tmp_path / "states.yaml",
+        {"class_path": "lightning_synther.TD3BC", "init_args": {"observation": "states"}},
+        {"class_path": "lightning_synther.ReplayData", "init_args": {"real": str(store), "mixing": "real"}},
+    )
+    assert main([*argv, "--trainer.max_steps=20", flag]) == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert flag.removeprefix("--").split("=")[0] in error
+    assert said in error

@@ -45,6 +45,7 @@ TINY: dict[str, Any] = {
             "checkpoint_every": 4,
             "validate_every": 4,
         },
+        "monitor": {"num_transitions": 20},
     },
     "synthesis": {"num_transitions": 100, "chunk_size": 30},
     "model": {"init_args": {"hidden_dim": 16, "log_every_n_updates": 2}},

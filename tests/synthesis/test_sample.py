@@ -4,6 +4,7 @@ import subprocess
 import sys
 import textwrap
 import time
+from dataclasses import replace
 
 import lightning.pytorch as pl
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 
 from lightning_synther.data.datamodules import RowData
 from lightning_synther.data.store import TransitionStore, partial_path
+from lightning_synther.diffusion.conditioning import Prompt
+from lightning_synther.diffusion.guidance import Guidance
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError, DataError
 from lightning_synther.seeding import derive_seed
@@ -85,11 +88,11 @@ def run_python(code, *args, **kwargs):
 def test_a_killed_process_is_continued_to_the_same_bytes(tmp_path):
     code = """
     class Slow(Gaussian):
-        def predict_step(self, chunk):
+        def predict_step(self, chunk, batch_idx=0):
             if chunk.index == 2:
                 print("two chunks are written", flush=True)
                 time.sleep(60)
-            return super().predict_step(chunk)
+            return super().predict_step(chunk, batch_idx)
     Slow.__name__ = "Gaussian"
     predict(Slow(), Path(sys.argv[1]))
     """
@@ -185,3 +188,56 @@ def test_the_diffusion_model_is_trained_on_a_store_and_fills_another(tmp_path):
     assert store.metadata.producer == "LatentDiffusion"
     rows = model.sample(10, seed=derive_seed(5, "synthesis", 1))
     np.testing.assert_array_equal(store.rows[10:20], rows)
+
+
+class Interrupted(LatentDiffusion):
+    """Stops before chunk 2."""
+
+    def predict_step(self, request, batch_idx):
+        if request.index == 2:
+            raise RuntimeError("the power went out")
+        return super().predict_step(request, batch_idx)
+
+
+Interrupted.__name__ = "LatentDiffusion"
+
+
+def conditional(cls=LatentDiffusion, **guidance):
+    torch.manual_seed(0)
+    settings = {"width": 16, "num_layers": 1, "sampler": "dpmpp_2m_sde", "num_sampling_steps": 3}
+    model = cls(SPEC.to_dict(), {"relevance": 1}, sigma_min="auto", sigma_max="auto", **settings)
+    generator = torch.Generator().manual_seed(1)
+    rows = torch.randn(200, SPEC.dim, generator=generator)
+    model.fit_normalizer(rows, rows[:, :1])
+    model.guidance = Guidance(**{"weight": 2.0, "prompt": Prompt("top", 0.25), **guidance})
+    return model
+
+
+def test_guided_chunks_are_the_same_whoever_samples_them(tmp_path):
+    whole = predict(conditional(), tmp_path / "whole", 45)
+    with pytest.raises(RuntimeError, match="the power went out"):
+        predict(conditional(Interrupted), tmp_path / "store", 45)
+    store = predict(conditional(), tmp_path / "store", 45)
+    np.testing.assert_array_equal(store.rows, whole.rows)
+    assert store.metadata == whole.metadata
+    alone = conditional().sample(10, seed=derive_seed(5, "synthesis", 3))  # as a rank that got chunk 3 only
+    np.testing.assert_array_equal(store.rows[30:40], alone)
+
+
+@pytest.mark.parametrize(
+    "other", [{"weight": 1.0}, {"prompt": Prompt("top", 0.5)}, {"prompt": Prompt("values", values=(0.0,))}]
+)
+def test_other_guidance_does_not_continue_a_store(tmp_path, other):
+    with pytest.raises(RuntimeError, match="the power went out"):
+        predict(conditional(Interrupted), tmp_path / "store", 45)
+    with pytest.raises(ConfigError, match=r"store.partial was begun with fingerprint="):
+        predict(conditional(**other), tmp_path / "store", 45)
+
+
+def test_another_sampler_does_not_continue_a_store(tmp_path):
+    with pytest.raises(RuntimeError, match="the power went out"):
+        predict(conditional(Interrupted), tmp_path / "store", 45)
+    model = conditional()
+    model.sampler = replace(model.sampler, num_steps=4)
+    with pytest.raises(ConfigError, match=r"store.partial was begun with fingerprint="):
+        predict(model, tmp_path / "store", 45)

@@ -1,0 +1,113 @@
+"""In place of stage 1: a timm backbone, which is not trained, and the principal components of its features."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lightning_synther.data.windows import stack_rows
+from lightning_synther.networks.frozen import FrozenEncoder
+from lightning_synther.networks.timm_encoder import SIZES, TimmEncoder
+from lightning_synther.stages.config import DatasetConfig
+from lightning_synther.stages.dataset import PixelDataset
+from lightning_synther.stages.record import Stage
+from lightning_synther.stages.training import ensure_on_rank_zero
+from lightning_synther.synthesis.features import features_folder, frame_features
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A `TimmEncoder` as a config describes it, for a dataset.
+
+    Attributes:
+        init_args: of `TimmEncoder`, without the dataset's sizes.
+        batch_size: frames encoded at once.
+    """
+
+    init_args: Mapping[str, Any]
+    dataset: DatasetConfig
+    run_dir: Path
+    batch_size: int
+
+    def make(self) -> TimmEncoder:
+        """The encoder without its weights; `ConfigError` for what it cannot be."""
+        given = {key: value for key, value in self.init_args.items() if key not in SIZES}
+        return TimmEncoder(**given, frame_size=self.dataset.image_size, num_frames=self.dataset.frame_stack)
+
+    @cached_property
+    def _loaded(self) -> TimmEncoder:
+        encoder = self.make()
+        encoder.load_weights()
+        return encoder
+
+    def load(self) -> TimmEncoder:
+        """The encoder with its weights, loaded once."""
+        if self.init_args.get("weights") == "random":
+            log.warning(
+                "encoder: the weights of %s are RANDOM (encoder.model.init_args.weights): good for trying the "
+                "recipe out, not for results",
+                self.init_args["model_name"],
+            )
+        return self._loaded
+
+    def fit(self, pixels: PixelDataset, device: torch.device) -> Stage:
+        """Features of every frame, and the principal components of the training split's."""
+        inputs = {
+            "dataset": pixels.fingerprint,
+            "windows": {**self.dataset.windows(), "holdout_fraction": self.dataset.holdout_fraction},
+            "env": self.dataset.env(),
+            "model": {"class": TimmEncoder.__name__, **self.init_args},
+        }
+        path = Path(str(self.init_args.get("weights")))
+        if path.is_file():
+            inputs["weights"] = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+        stage = Stage(self.run_dir, "encoder", inputs)
+
+        def build() -> dict[str, Any]:
+            encoder = self.load().to(device)
+            log.info("encoder: a frozen timm backbone, so encoder.training is not used")
+            features = self.features(pixels, encoder)
+            replay = pixels.train
+            rows = np.unique(np.concatenate([replay.observation_rows, replay.next_rows]))
+            kept = encoder.fit(features, stack_rows(rows, replay.episodes.lengths, replay.frame_stack))
+            log.info(
+                "encoder: %d components keep %.1f %% of the variance of %d features",
+                encoder.config["num_components"],
+                100 * kept,
+                encoder.num_features,
+            )
+            self._save(encoder, pixels, stage.final_checkpoint)
+            return {"variance_kept": kept, "num_features": encoder.num_features}
+
+        ensure_on_rank_zero(stage, build)
+        return stage
+
+    def features(self, pixels: PixelDataset, encoder: FrozenEncoder) -> NDArray[np.float32]:
+        """Features of every frame, from the cache where they are there."""
+        assert isinstance(encoder, TimmEncoder)
+        folder = features_folder(pixels.directory, self.run_dir)
+        return frame_features(pixels.train.episodes, encoder, folder, self.batch_size)
+
+    def _save(self, encoder: TimmEncoder, pixels: PixelDataset, path: Path) -> None:
+        """Write what agents read of stage 1: the encoder, and the sizes of what they act in."""
+        hparams = {
+            "observation": "backbone",
+            "encoder_config": encoder.config,
+            "action_dim": pixels.action_dim,
+            "env": self.dataset.env(),
+        }
+        state = {name: value.cpu() for name, value in encoder.state_dict().items()}
+        partial = path.with_name(path.name + ".partial")
+        torch.save({"hyper_parameters": hparams, "state_dict": state}, partial)
+        partial.replace(path)
