@@ -95,6 +95,8 @@ class AgentStage:
                     f"trainer.{key} is {self.trainer[key]}, but an update has several losses and optimizers, "
                     f"which Lightning cannot {remedy}"
                 )
+        if self.keep_every < 0:
+            raise ConfigError(f"keep_every is {self.keep_every}: give a number of updates, or 0 to keep none")
         check_training(
             "trainer",
             self.trainer.get("max_steps"),

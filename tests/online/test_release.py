@@ -89,6 +89,7 @@ def test_what_cannot_be_exported_is_one_sentence(run, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("flag", "said"),
     [
+        ("--keep_every=-1", "keep_every is -1: give a number of updates, or 0"),
         ("--model.action_dim=3", "model.action_dim is 3, but the data decide it and have 6"),
         (
             "--model.env={task: walker_walk, observation: states}",
@@ -96,7 +97,7 @@ def test_what_cannot_be_exported_is_one_sentence(run, tmp_path, capsys):
         ),
     ],
 )
-def test_an_agent_for_other_data_is_refused(tmp_path, capsys, flag, said):
+def test_settings_that_cannot_be_honoured(tmp_path, capsys, flag, said):
     assert main(["fit", f"--config={CONFIG}", f"--run_dir={tmp_path}", flag]) == 1
     assert said in capsys.readouterr().err
 
