@@ -59,8 +59,8 @@ def test_an_empty_folder(refused, tmp_path):
 
 
 def test_a_missing_folder_of_nothing_that_is_published_or_shipped(refused, tmp_path):
-    said = refused(tmp_path, "--data.dataset.policy=expert")
-    assert "expert" in said
+    said = refused(tmp_path, "--data.dataset.policy=medium")
+    assert "medium" in said
 
 
 def test_an_unknown_task(refused, tmp_path):
