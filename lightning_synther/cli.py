@@ -29,12 +29,12 @@ from lightning_synther.stages.config import (
     LatentsConfig,
     MonitorConfig,
     StageTraining,
-    SynthesisConfig,
 )
 from lightning_synther.stages.parse_errors import explain, parser_keys
 from lightning_synther.stages.precision import use_fast_float32
 from lightning_synther.stages.ranks import all_ranks, is_rank_zero
 from lightning_synther.stages.run import DEFAULT_RUN_DIR, Run
+from lightning_synther.stages.synthesis_config import SynthesisConfig
 from lightning_synther.synthesis.conditions import COMPUTED
 
 #: Constructor arguments that the data decide, so that no config gives them.
