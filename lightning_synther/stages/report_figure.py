@@ -17,7 +17,7 @@ from lightning_synther.stages.report import ARMS, Aggregate, Group, aggregate, d
 #: Colours of Okabe and Ito, which colour-blind readers tell apart.
 COLORS = {"agent": "#0072B2", "real_only": "#E69F00", "synthetic_only": "#009E73"}
 MARKERS = {"agent": "o", "real_only": "s", "synthetic_only": "^"}
-LABELS = {"agent": "real and synthetic", "real_only": "real only", "synthetic_only": "synthetic only"}
+LABELS = {"agent": "agent", "real_only": "real only", "synthetic_only": "synthetic only"}
 
 
 def save_report_figure(groups: Sequence[Group], metric: str, path: Path) -> Path:
