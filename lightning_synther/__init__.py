@@ -44,7 +44,10 @@ _EXPORTS = {
     "fidelity": "synthesis.fidelity",
     "load_checkpoint": "stages.checkpoints",
     "load_vd4rl": "data.vd4rl",
+    "load_states": "data.state_formats",
     "rollout": "evaluation.rollout",
+    "StateDataset": "data.state_dataset",
+    "synthesize": "stages.synthesize",
     "write_condition": "data.conditions",
 }
 

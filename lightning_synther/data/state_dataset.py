@@ -202,6 +202,16 @@ class StateDataset(Rows):
             self.observation.shape[1], self.action.shape[1], gamma, ends if terminal is None else terminal
         )
 
+    def transitions(self, gamma: float = 0.99, part: slice = slice(None)) -> Transition:
+        """The transitions (N, ...), or a ``part`` of them, as tensors that share memory with the arrays."""
+        return Transition(
+            observation=torch.from_numpy(self.observation[part]),
+            action=torch.from_numpy(self.action[part]),
+            reward=torch.from_numpy(self.reward[part]),
+            next_observation=torch.from_numpy(self.next_observation[part]),
+            discount=torch.where(torch.from_numpy(self.terminal[part]), 0.0, gamma),
+        )
+
     def write(
         self,
         path: str | Path,
@@ -229,19 +239,10 @@ class StateDataset(Rows):
         )
         with writer:
             for index in writer.pending_chunks:
-                writer.write(index, spec.flatten(self._transitions(writer.chunk(index), gamma)))
+                writer.write(index, spec.flatten(self.transitions(gamma, writer.chunk(index))))
             store = writer.commit()
         write_condition(path, EPISODE, self.episode)
         return store
-
-    def _transitions(self, part: slice, gamma: float) -> Transition:
-        return Transition(
-            observation=torch.from_numpy(self.observation[part]),
-            action=torch.from_numpy(self.action[part]),
-            reward=torch.from_numpy(self.reward[part]),
-            next_observation=torch.from_numpy(self.next_observation[part]),
-            discount=torch.where(torch.from_numpy(self.terminal[part]), 0.0, gamma),
-        )
 
     def _extra(self, gamma: float) -> dict[str, Any]:
         extra: dict[str, Any] = {"name": self.name, "n_step": 1, "gamma": gamma}
