@@ -5,9 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -21,6 +19,7 @@ from lightning_synther.data.updates import UpdateData
 from lightning_synther.stages.callbacks import SeedEveryStep, save_module
 from lightning_synther.stages.checkpoints import load_checkpoint
 from lightning_synther.stages.precision import resolve_precision
+from lightning_synther.stages.quiet import quiet_lightning
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +71,7 @@ def train(
         module.load_state_dict(load_checkpoint(path).state_dict())
         return Trained(module.eval(), kept)
     curves = _InMemory()
-    with quiet():
+    with quiet_lightning():
         trainer = pl.Trainer(
             max_steps=num_updates,
             devices=1,
@@ -90,23 +89,6 @@ def train(
     if path is not None:
         _keep(path, module, inputs, curves.curves)
     return Trained(module.eval(), curves.curves)
-
-
-@contextmanager
-def quiet() -> Iterator[None]:
-    """Leave out what Lightning says about a Trainer: none of it is news to who called `train`."""
-    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module=r"lightning\..*")
-            warnings.filterwarnings("ignore", message=r"`isinstance\(treespec, LeafSpec\)` is deprecated")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
 
 
 class _InMemory(Logger):

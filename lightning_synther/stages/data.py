@@ -10,7 +10,8 @@ from torch.utils.data import DataLoader
 from lightning_synther.data.datamodules import ReplayData
 from lightning_synther.data.rewards import check_reward_map
 from lightning_synther.evaluation.episodes import episode_loader
-from lightning_synther.stages.config import DatasetConfig, EvaluationConfig
+from lightning_synther.stages.config import EvaluationConfig
+from lightning_synther.stages.dataset_config import DatasetConfig
 
 
 class SynthERData(ReplayData):
