@@ -62,6 +62,15 @@ def encode_dataset(
             not encoded again.
 
     Raises `ConfigError` for several views without shift, `DataError` for discounts that a row cannot hold.
+
+    >>> from lightning_synther import LatentEncoder, PixelReplay, collect, load_vd4rl
+    >>> short = {"image_size": 64, "time_limit": 0.2, "num_workers": 0, "progress": False}
+    >>> folder = collect("cartpole_swingup", root="filmed", episodes=2, **short)
+    >>> replay = PixelReplay(load_vd4rl(folder, image_size=64), n_step=3)
+    >>> encoder = LatentEncoder(image_size=64, critic=False)  # of an agent: LatentEncoder.from_agent(agent)
+    >>> store = encode_dataset(replay, encoder, "latents")
+    >>> len(store), store.spec.dim
+    (16, 102)
     """
     if views < 1 or (views > 1 and not shift):
         raise ConfigError(
