@@ -30,7 +30,6 @@ SHOWN = (
     "denoising_steps",
     "encode_dataset",
     "fidelity",
-    "fidelity_figure",
     "frames_figure",
     "load_vd4rl",
     "run_episodes",

@@ -13,7 +13,6 @@ from lightning.pytorch import LightningModule
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_synther.data.pictures import frames_figure
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.data.updates import UpdateData
 from lightning_synther.diffusion.statistics import ColumnStatistics
@@ -180,6 +179,8 @@ def decoded_figure(
         count: transitions shown of each kind.
         seed: of the choice.
     """
+    from matplotlib.figure import Figure  # not pyplot: no window, no global state
+
     rng = np.random.default_rng(derive_seed(seed, "decoded"))
     shown = rng.integers(replay.num_transitions, size=count)
     made: dict[str, Any] = {
@@ -194,7 +195,16 @@ def decoded_figure(
         label = "decoded" if kind == "real" else "synthetic"
         strips[f"{label} s"] = decoder.decode(rows[:, spec.fields["observation"]])
         strips[f"{label} s'"] = decoder.decode(rows[:, spec.fields["next_observation"]])
-    return frames_figure(strips)
+    figure = Figure(figsize=(1.2 * count, 1.3 * len(strips)), layout="constrained")
+    for row, (label, frames) in zip(
+        figure.subplots(len(strips), count, squeeze=False), strips.items(), strict=True
+    ):
+        for axis, frame in zip(row, frames.permute(0, 2, 3, 1).numpy(), strict=True):
+            axis.imshow(frame)
+            axis.set_xticks([])
+            axis.set_yticks([])
+        row[0].set_ylabel(label, fontsize=9)
+    return figure
 
 
 def psnr(decoder: LatentDecoder, pairs: Pairs) -> float:

@@ -26,11 +26,6 @@ def fidelity_figure(
 
     The first panels show the worst column of every field, the others the worst that remain. ``real`` and
     ``synthetic`` are rows (N, D) of the spec, of which at most ``max_rows`` are read.
-
-    >>> spec = TransitionSpec(observation_dim=3, action_dim=1, discount=0.99)
-    >>> figure = fidelity_figure(torch.rand(100, spec.dim), torch.rand(100, spec.dim), spec)
-    >>> figure.axes[0].get_title()[:14]
-    'observation[0]'
     """
     from matplotlib.figure import Figure  # not pyplot: no window, no global state
 

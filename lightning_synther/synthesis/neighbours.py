@@ -9,7 +9,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_synther.data.pictures import frames_figure
 from lightning_synther.seeding import derive_seed
 from lightning_synther.transition import TransitionSpec
 
@@ -55,6 +54,8 @@ def neighbour_figure(
         count: transitions shown of each kind.
         seed: of the choice.
     """
+    from matplotlib.figure import Figure  # not pyplot: no window, no global state
+
     rng = np.random.default_rng(derive_seed(seed, "neighbours"))
     pool = np.sort(rng.permutation(len(real))[:MAX_CANDIDATES])
     candidates = torch.from_numpy(np.array(real[pool]))
@@ -70,4 +71,13 @@ def neighbour_figure(
         "synthetic s": replay.observation_rows[found["observation"]],
         "synthetic s'": replay.next_rows[found["next_observation"]],
     }
-    return frames_figure({label: replay.frames_at(rows) for label, rows in strips.items()})
+    figure = Figure(figsize=(1.2 * count, 5.2), layout="constrained")
+    axes = figure.subplots(len(strips), count, squeeze=False)
+    for row, (label, rows) in zip(axes, strips.items(), strict=True):
+        frames = replay.frames_at(rows)[:, -3:].permute(0, 2, 3, 1).numpy()
+        for axis, frame in zip(row, frames, strict=True):
+            axis.imshow(frame)
+            axis.set_xticks([])
+            axis.set_yticks([])
+        row[0].set_ylabel(label, fontsize=9)
+    return figure
