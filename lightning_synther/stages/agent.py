@@ -22,19 +22,20 @@ from lightning_synther.errors import ConfigError
 from lightning_synther.stages.chain import Artefacts
 from lightning_synther.stages.checkpoints import load_checkpoint
 from lightning_synther.stages.config import EvaluationConfig, check_training
-from lightning_synther.stages.data import EvaluationData
+from lightning_synther.stages.data import SUBSET, EvaluationData
 from lightning_synther.stages.dataset_config import DatasetConfig
 from lightning_synther.stages.ensure import ensure
 from lightning_synther.stages.module_config import ModuleConfig
 from lightning_synther.stages.ranks import barrier, is_rank_zero
+from lightning_synther.stages.real import Preview
 from lightning_synther.stages.record import Stage
 from lightning_synther.stages.sizes import STORES, decided_by_data, sizes_from_stores
 from lightning_synther.stages.trainer_settings import check_trainer
 from lightning_synther.stages.training import TrainerFactory, fit, instantiate, interruptible, stage_seed
 from lightning_synther.synthesis.conditions import compute_conditions
 
-#: Settings of the data that say how fast, not what.
-NOT_INPUTS = {"updates_per_step", "load_limit"}
+#: Settings of the data that say how fast, not what; and those that the stages before fingerprint.
+NOT_INPUTS = {"updates_per_step", "load_limit", "dataset", *STORES, *SUBSET}
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,10 @@ class AgentStage:
     artefacts: Artefacts | None = None
     data_overrides: Mapping[str, Any] = field(default_factory=dict)
 
-    def check(self, encoder_config: Mapping[str, Any] | None = None) -> None:
+    def check(self, preview: Preview | None = None) -> None:
         """Raise `ConfigError` now for what would otherwise come out after the stages before.
 
-        ``encoder_config`` holds the sizes of the encoder that they will train.
+        ``preview`` is what these will make.
         """
         check_trainer(self.trainer)
         if self.keep_every < 0:
@@ -74,8 +75,18 @@ class AgentStage:
         )
         args = self._data_args()
         decided_by_data(self.model, self._build_data(args))
-        if encoder_config is not None:
-            self.model.build(env=args["dataset"].env(), action_dim=1, encoder_config=dict(encoder_config))
+        if preview is not None:
+            self._check_against(preview, args["dataset"])
+
+    def _check_against(self, preview: Preview, dataset: DatasetConfig) -> None:
+        found = self.model.init_args.get("observation")
+        if found != preview.observation:
+            raise ConfigError(
+                f"model.observation is {found!r}, but the agent is trained on {preview.observation}: give "
+                f"model.observation {preview.observation}"
+            )
+        if preview.encoder_config is not None:
+            self.model.build(env=dataset.env(), action_dim=1, encoder_config=dict(preview.encoder_config))
 
     def run(self) -> dict[str, Any]:
         """Train what is not trained, evaluate what is not evaluated; returns the scores."""
@@ -121,13 +132,13 @@ class AgentStage:
     def _data_args(self) -> dict[str, Any]:
         args = {**self.data.init_args, **self.data_overrides}
         if isinstance(args.get("dataset"), dict):
-            args["dataset"] = DatasetConfig(**args["dataset"])
+            args["dataset"] = self.data.cls.dataset_class(**args["dataset"])
         return args
 
     def _inputs(self, data_args: Mapping[str, Any]) -> dict[str, Any]:
         inputs = {
             "model": self.model.inputs(),
-            "data": {k: v for k, v in data_args.items() if k not in {*NOT_INPUTS, *STORES, "dataset"}},
+            "data": {k: v for k, v in data_args.items() if k not in NOT_INPUTS},
             "max_steps": self.trainer["max_steps"],
             "precision": str(self.trainer.get("precision")),
             "seed": self.factory.seed,
