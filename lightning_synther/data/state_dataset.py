@@ -23,6 +23,7 @@ from lightning_synther.data.state_arrays import Rows, rescale_actions, select, w
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.data.store_writer import Existing, StoreWriter
 from lightning_synther.data.subset import Subset, Unit
+from lightning_synther.envs.config import EnvConfig
 from lightning_synther.errors import ConfigError, DataError
 from lightning_synther.transition import Transition, TransitionSpec
 
@@ -60,7 +61,7 @@ class StateDataset(Rows):
         action_high: ArrayLike | None = None,
         max_episode_steps: int | None = None,
         name: str = "arrays",
-        env: Mapping[str, Any] | None = None,
+        env: str | Mapping[str, Any] | None = None,
         reference_scores: tuple[float, float] | None = None,
     ) -> StateDataset:
         """Transitions of plain arrays of D4RL's names: row i is what was done at, and followed, observation i.
@@ -77,7 +78,7 @@ class StateDataset(Rows):
             action_high: upper bounds (None: 1).
             max_episode_steps: length at which an episode ends where nothing else says so.
             name: what messages call the data.
-            env: the environment they come from (fields of `EnvConfig`).
+            env: the environment they come from: its task, or fields of `EnvConfig`.
             reference_scores: returns that count as 0 and as 100.
 
         Raises:
@@ -93,9 +94,7 @@ class StateDataset(Rows):
         }
         rows = whole_transitions(arrays, name, max_episode_steps)
         rows = replace(rows, action=rescale_actions(rows.action, action_low, action_high, name))
-        return cls(
-            **vars(rows), name=name, env=None if env is None else dict(env), reference_scores=reference_scores
-        )
+        return cls(**vars(rows), name=name, env=env_settings(env), reference_scores=reference_scores)
 
     @classmethod
     def of_store(cls, path: str | Path) -> StateDataset:
@@ -111,6 +110,7 @@ class StateDataset(Rows):
                 f"{available_conditions(path)}): give one that StateDataset.write or collect-states wrote"
             )
         parts, known = store.spec.unflatten(store.load()), extra.get("reference_scores")
+        env = played_env(extra)
         return cls(
             parts.observation.numpy(),
             parts.action.numpy(),
@@ -119,7 +119,7 @@ class StateDataset(Rows):
             (parts.discount == 0).numpy(),
             read_condition(path, EPISODE)[:, 0].numpy().astype(np.int64),
             name=str(extra.get("name", path)),
-            env=played_env(extra),
+            env=env and {key: value for key, value in env.items() if key != "reference_scores"},
             reference_scores=known and (known[0], known[1]),
         )
 
@@ -137,6 +137,13 @@ class StateDataset(Rows):
     def lengths(self) -> NDArray[np.int64]:
         """Number of transitions of each episode, (E,)."""
         return np.bincount(self.episode).astype(np.int64)
+
+    @property
+    def scored_env(self) -> dict[str, Any] | None:
+        """`env` with the reference scores, so that an agent that holds it gives normalised scores by itself."""
+        if self.env is None or self.reference_scores is None:
+            return self.env
+        return {**self.env, "reference_scores": list(self.reference_scores)}
 
     @property
     def fingerprint(self) -> str:
@@ -243,14 +250,26 @@ class StateDataset(Rows):
     def _extra(self, gamma: float) -> dict[str, Any]:
         extra: dict[str, Any] = {"name": self.name, "n_step": 1, "gamma": gamma}
         if self.env is not None:
-            extra |= {"task": self.env["task"], "env": self.env}
-            extra |= {key: self.env[key] for key in ("action_repeat", "time_limit") if key in self.env}
+            extra |= {key: self.env[key] for key in PLAYED if key in self.env} | {"env": self.scored_env}
         if self.reference_scores is not None:
             extra["reference_scores"] = list(self.reference_scores)
         return extra | describe_episodes(self.returns, self.lengths)
 
     def _selected(self, index: NDArray[np.int64]) -> StateDataset:
         return replace(self, **vars(select(self, index)))
+
+
+def env_settings(env: str | Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """An environment on states that is given as its task or as fields of `EnvConfig`, which are checked."""
+    if env is None:
+        return None
+    given = {"task": env} if isinstance(env, str) else dict(env)
+    config = EnvConfig.from_dict({"observation": "states", **given})
+    if config.observation != "states":
+        raise ConfigError(
+            f"env.observation is {config.observation!r}, but the data hold states: leave it out"
+        )
+    return {**given, "observation": "states", "action_repeat": config.action_repeat}
 
 
 def played_env(extra: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -42,7 +42,7 @@ def flatten(space: Any, observation: Any, num_leading: int = 0) -> NDArray[np.fl
 
 def is_image(space: Any) -> bool:
     """Whether ``space`` is of RGB images, uint8 (H, W, 3)."""
-    shape = getattr(space, "shape", None) or ()
+    shape: tuple[int, ...] = getattr(space, "shape", None) or ()
     return getattr(space, "dtype", None) == np.uint8 and len(shape) == 3 and shape[-1] == 3
 
 
