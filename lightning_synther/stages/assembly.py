@@ -12,13 +12,14 @@ from lightning_synther.stages.backbone import Backbone
 from lightning_synther.stages.chain import Chain
 from lightning_synther.stages.checkpoints import import_class
 from lightning_synther.stages.config import DecoderConfig, LatentsConfig, MonitorConfig, StageTraining
-from lightning_synther.stages.data import ChainData, subset_of
-from lightning_synther.stages.dataset_config import DatasetConfig
+from lightning_synther.stages.data import ChainData, SynthERData, subset_of
+from lightning_synther.stages.dataset_config import DatasetConfig, StateDatasetConfig
 from lightning_synther.stages.encoder import EncoderSource, TrainedEncoder
 from lightning_synther.stages.generation import Generation
 from lightning_synther.stages.given_encoder import GivenEncoder
 from lightning_synther.stages.module_config import ModuleConfig
 from lightning_synther.stages.pixels import PixelSource
+from lightning_synther.stages.states import StateSource
 from lightning_synther.stages.synthesis_config import SynthesisConfig
 from lightning_synther.stages.training import TrainerFactory
 
@@ -39,7 +40,12 @@ def make_chain(config: Namespace, factory: TrainerFactory) -> Chain | None:
                 "data.num_real_episodes, which are of a data.dataset, or data.real"
             )
         return None
-    return Chain(_pixels(config, factory, subset), _generation(config, factory))
+    if data.dataset is None:
+        name = config.data.class_path.rpartition(".")[2]
+        raise ConfigError(f"data is {name} with neither a `dataset` nor a `real` store: give one of them")
+    pixels = issubclass(import_class(config.data.class_path), SynthERData)
+    source = _pixels(config, factory, subset) if pixels else _states(config, factory, subset)
+    return Chain(source, _generation(config, factory))
 
 
 def _generation(config: Namespace, factory: TrainerFactory) -> Generation:
@@ -79,6 +85,16 @@ def _pixels(config: Namespace, factory: TrainerFactory, subset: Subset) -> Pixel
         subset=subset,
         encoder_sees_all=config.encoder.fraction == "all",
     )
+
+
+def _states(config: Namespace, factory: TrainerFactory, subset: Subset) -> StateSource:
+    single = not subset.is_whole and subset.fraction_of == "transitions"
+    if single and "return_to_go" in config.diffusion.conditions:
+        raise ConfigError(
+            "diffusion.conditions holds return_to_go, which single transitions do not have: give "
+            "data.fraction_of episodes, or another relevance"
+        )
+    return StateSource(factory, StateDatasetConfig(**config.data.init_args.dataset.as_dict()), subset)
 
 
 def _encoder(

@@ -14,7 +14,7 @@ from lightning_synther.data.subset import Subset, Unit
 from lightning_synther.errors import ConfigError
 from lightning_synther.evaluation.episodes import episode_loader
 from lightning_synther.stages.config import EvaluationConfig
-from lightning_synther.stages.dataset_config import DatasetConfig
+from lightning_synther.stages.dataset_config import DatasetConfig, StateDatasetConfig
 
 
 class ChainData(ReplayData):
@@ -32,7 +32,7 @@ class ChainData(ReplayData):
     """
 
     #: Class of the settings of its dataset.
-    dataset_class: ClassVar[type[DatasetConfig]]
+    dataset_class: ClassVar[type[DatasetConfig | StateDatasetConfig]]
 
     def __init__(
         self,
@@ -79,6 +79,24 @@ class SynthERData(ChainData):
             raise ConfigError(
                 "data.fraction_of is 'transitions', but pixels are kept by whole episodes: give 'episodes'"
             )
+
+
+class SynthERStates(ChainData):
+    """Real and synthetic transitions of a dataset of states.
+
+    In a config for ``fit`` give the `dataset`; the stages make both stores and fill in their paths. With
+    paths of your own it is a plain `ReplayData`.
+
+    Args:
+        dataset: which states the stages start from.
+        chain: arguments of `ChainData`.
+    """
+
+    dataset_class = StateDatasetConfig
+
+    def __init__(self, dataset: StateDatasetConfig | None = None, **chain: Any) -> None:
+        super().__init__(**chain)
+        self.dataset = dataset
 
 
 class EvaluationData(pl.LightningDataModule):
