@@ -26,7 +26,7 @@ from lightning_synther.errors import BackendError, ConfigError, DataError, Synth
 log = logging.getLogger(__name__)
 
 _ID = re.compile(r"[-_\w/]+-v\d+")
-_NAMES = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
+_NAMES = ("observations", "actions", "rewards", "terminals", "next_observations", "episodes")
 
 
 def recognises(path: str) -> bool:
@@ -110,10 +110,8 @@ def _episodes(dataset: Any, path: str) -> Iterator[tuple[NDArray[Any], ...]]:
                 f"episode {episode.id} of {path} has {len(observations)} observations and {len(actions)} actions: "
                 "one more observation is needed, get or make it again"
             )
-        terminals = np.asarray(episode.terminations, bool)
-        timeouts = np.zeros(len(terminals), bool)
-        timeouts[-1:] = ~terminals[-1:]  # whatever ended the recording
-        yield observations[:-1], actions, episode.rewards, terminals, timeouts, observations[1:]
+        number = np.full(len(actions), episode.id)
+        yield observations[:-1], actions, episode.rewards, episode.terminations, observations[1:], number
 
 
 def _environment(spec: str | None) -> dict[str, Any] | None:
