@@ -56,6 +56,7 @@ class StateDataset(Rows):
         terminals: ArrayLike | None,
         timeouts: ArrayLike | None = None,
         next_observations: ArrayLike | None = None,
+        episodes: ArrayLike | None = None,
         *,
         action_low: ArrayLike | None = None,
         action_high: ArrayLike | None = None,
@@ -73,6 +74,7 @@ class StateDataset(Rows):
             terminals: (N,), 1 where the environment ended for good; zeros where it never does.
             timeouts: (N,), 1 at the last row of an episode that a time limit ended.
             next_observations: (N, O); derived within episodes where absent (`whole_transitions` has the rules).
+            episodes: (N,) numbers of the episodes, for data that know them: nothing else then ends one.
             action_low: lower bounds of the actions, a number or (A,) (None: -1); other bounds than [-1, 1] are
                 mapped to [-1, 1].
             action_high: upper bounds (None: 1).
@@ -91,6 +93,7 @@ class StateDataset(Rows):
             "terminals": terminals,
             "timeouts": timeouts,
             "next_observations": next_observations,
+            "episodes": episodes,
         }
         rows = whole_transitions(arrays, name, max_episode_steps)
         rows = replace(rows, action=rescale_actions(rows.action, action_low, action_high, name))
