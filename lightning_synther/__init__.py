@@ -28,6 +28,7 @@ _EXPORTS = {
     "ReplayData": "data.datamodules",
     "RowData": "data.datamodules",
     "SynthERData": "stages.data",
+    "SynthERStates": "stages.data",
     "TimmEncoder": "networks.timm_encoder",
     "Transition": "transition",
     "TransitionSpec": "transition",

@@ -11,7 +11,7 @@ import shlex
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 from jsonargparse import ArgumentError, Namespace
@@ -128,6 +128,20 @@ class SyntherCLI(LightningCLI):
             (Agent, TimmEncoder), "encoder.model", skip=SIZES_OF_AGENT, instantiate=False, required=False
         )
         parser.add_class_arguments(StageTraining, "encoder.training", instantiate=False)
+        parser.add_argument(
+            "--encoder.checkpoint",
+            type=str | None,
+            default=None,
+            help="a finished encoder in place of stage 1: encoder/final.ckpt of another run of this environment "
+            "(encoder.model and encoder.training are then not used)",
+        )
+        parser.add_argument(
+            "--encoder.fraction",
+            type=Literal["same", "all"],
+            default="same",
+            help="with data.fraction or data.num_real_episodes, what the encoder is trained on: the same episodes as "
+            "everything after it, or all; only `same` says what so little data are worth",
+        )
         parser.add_class_arguments(LatentsConfig, "diffusion.latents", instantiate=False)
         parser.add_class_arguments(
             LatentDiffusion, "diffusion.model", skip=SIZES_OF_DIFFUSION, instantiate=False

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,10 +22,11 @@ from lightning_synther.data.rewards import describe_episodes
 from lightning_synther.data.state_arrays import Rows, rescale_actions, select, whole_transitions
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.data.store_writer import Existing, StoreWriter
+from lightning_synther.data.subset import Subset, Unit
+from lightning_synther.envs.config import EnvConfig
 from lightning_synther.errors import ConfigError, DataError
 from lightning_synther.transition import Transition, TransitionSpec
 
-Unit = Literal["episodes", "transitions"]
 CHUNK = 65_536  # rows written at a time
 #: Entries of a store's metadata that say which dm_control environment its states come from.
 PLAYED = ("task", "action_repeat", "time_limit")
@@ -55,12 +56,13 @@ class StateDataset(Rows):
         terminals: ArrayLike | None,
         timeouts: ArrayLike | None = None,
         next_observations: ArrayLike | None = None,
+        episodes: ArrayLike | None = None,
         *,
         action_low: ArrayLike | None = None,
         action_high: ArrayLike | None = None,
         max_episode_steps: int | None = None,
         name: str = "arrays",
-        env: Mapping[str, Any] | None = None,
+        env: str | Mapping[str, Any] | None = None,
         reference_scores: tuple[float, float] | None = None,
     ) -> StateDataset:
         """Transitions of plain arrays of D4RL's names: row i is what was done at, and followed, observation i.
@@ -72,12 +74,13 @@ class StateDataset(Rows):
             terminals: (N,), 1 where the environment ended for good; zeros where it never does.
             timeouts: (N,), 1 at the last row of an episode that a time limit ended.
             next_observations: (N, O); derived within episodes where absent (`whole_transitions` has the rules).
+            episodes: (N,) numbers of the episodes, for data that know them: nothing else then ends one.
             action_low: lower bounds of the actions, a number or (A,) (None: -1); other bounds than [-1, 1] are
                 mapped to [-1, 1].
             action_high: upper bounds (None: 1).
             max_episode_steps: length at which an episode ends where nothing else says so.
             name: what messages call the data.
-            env: the environment they come from (fields of `EnvConfig`).
+            env: the environment they come from: its task, or fields of `EnvConfig`.
             reference_scores: returns that count as 0 and as 100.
 
         Raises:
@@ -90,12 +93,11 @@ class StateDataset(Rows):
             "terminals": terminals,
             "timeouts": timeouts,
             "next_observations": next_observations,
+            "episodes": episodes,
         }
         rows = whole_transitions(arrays, name, max_episode_steps)
         rows = replace(rows, action=rescale_actions(rows.action, action_low, action_high, name))
-        return cls(
-            **vars(rows), name=name, env=None if env is None else dict(env), reference_scores=reference_scores
-        )
+        return cls(**vars(rows), name=name, env=env_settings(env), reference_scores=reference_scores)
 
     @classmethod
     def of_store(cls, path: str | Path) -> StateDataset:
@@ -111,6 +113,7 @@ class StateDataset(Rows):
                 f"{available_conditions(path)}): give one that StateDataset.write or collect-states wrote"
             )
         parts, known = store.spec.unflatten(store.load()), extra.get("reference_scores")
+        env = played_env(extra)
         return cls(
             parts.observation.numpy(),
             parts.action.numpy(),
@@ -119,7 +122,7 @@ class StateDataset(Rows):
             (parts.discount == 0).numpy(),
             read_condition(path, EPISODE)[:, 0].numpy().astype(np.int64),
             name=str(extra.get("name", path)),
-            env=played_env(extra),
+            env=env and {key: value for key, value in env.items() if key != "reference_scores"},
             reference_scores=known and (known[0], known[1]),
         )
 
@@ -139,6 +142,13 @@ class StateDataset(Rows):
         return np.bincount(self.episode).astype(np.int64)
 
     @property
+    def scored_env(self) -> dict[str, Any] | None:
+        """`env` with the reference scores, so that an agent that holds it gives normalised scores by itself."""
+        if self.env is None or self.reference_scores is None:
+            return self.env
+        return {**self.env, "reference_scores": list(self.reference_scores)}
+
+    @property
     def fingerprint(self) -> str:
         """Hash of every number, so that stores made of other data are told apart."""
         digest = hashlib.blake2b(digest_size=8)
@@ -155,20 +165,16 @@ class StateDataset(Rows):
         With the same ``seed``, a smaller share is part of a larger one. Raises `ConfigError` for a share outside
         (0, 1], or one that leaves nothing.
         """
-        if of not in get_args(Unit):
-            raise ConfigError(f"fraction is of {of!r}: give 'episodes' or 'transitions'")
-        if not 0 < share <= 1:
-            raise ConfigError(f"fraction is {share}: give a share in (0, 1]")
-        total = self.num_episodes if of == "episodes" else len(self)
-        count = round(share * total)
-        if not count:
-            raise ConfigError(
-                f"fraction {share:g} of the {total} {of} of {self.name} leaves none: give at least "
-                f"{0.5 / total:.2g}, or more data"
-            )
-        chosen = np.random.default_rng(seed).permutation(total)[:count]
-        rows = np.isin(self.episode, chosen) if of == "episodes" else np.isin(np.arange(total), chosen)
-        return self._selected(np.flatnonzero(rows))
+        return self.part(Subset(share, of, seed=seed))
+
+    def part(self, subset: Subset) -> StateDataset:
+        """The transitions of ``subset``, in their order; raises `ConfigError` where it is empty or too large."""
+        if subset.is_whole:
+            return self
+        if subset.fraction_of == "transitions":
+            return self._selected(subset.choose(len(self), self.name))
+        episodes = subset.choose(self.num_episodes, self.name)
+        return self._selected(np.flatnonzero(np.isin(self.episode, episodes)))
 
     def split_episodes(self, holdout_fraction: float) -> tuple[StateDataset, StateDataset | None]:
         """The data without, and only, the last so many whole episodes (rounded up); None for a fraction of 0.
@@ -247,14 +253,26 @@ class StateDataset(Rows):
     def _extra(self, gamma: float) -> dict[str, Any]:
         extra: dict[str, Any] = {"name": self.name, "n_step": 1, "gamma": gamma}
         if self.env is not None:
-            extra |= {"task": self.env["task"], "env": self.env}
-            extra |= {key: self.env[key] for key in ("action_repeat", "time_limit") if key in self.env}
+            extra |= {key: self.env[key] for key in PLAYED if key in self.env} | {"env": self.scored_env}
         if self.reference_scores is not None:
             extra["reference_scores"] = list(self.reference_scores)
         return extra | describe_episodes(self.returns, self.lengths)
 
     def _selected(self, index: NDArray[np.int64]) -> StateDataset:
         return replace(self, **vars(select(self, index)))
+
+
+def env_settings(env: str | Mapping[str, Any] | None) -> dict[str, Any] | None:
+    """An environment on states that is given as its task or as fields of `EnvConfig`, which are checked."""
+    if env is None:
+        return None
+    given = {"task": env} if isinstance(env, str) else dict(env)
+    config = EnvConfig.from_dict({"observation": "states", **given})
+    if config.observation != "states":
+        raise ConfigError(
+            f"env.observation is {config.observation!r}, but the data hold states: leave it out"
+        )
+    return {**given, "observation": "states", "action_repeat": config.action_repeat}
 
 
 def played_env(extra: Mapping[str, Any]) -> dict[str, Any] | None:

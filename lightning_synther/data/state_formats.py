@@ -12,6 +12,20 @@ from lightning_synther.errors import ConfigError, DataError
 
 #: Format -> its module, and in words what it looks like. Each module has `recognises` and `load`.
 FORMATS = {
+    "d4rl": (
+        "lightning_synther.data.state_hdf5",
+        "D4RL's HDF5 (.hdf5 with observations, actions, rewards, terminals)",
+    ),
+    "minari": (
+        "lightning_synther.data.state_minari",
+        "Minari (a dataset's folder, or its id as in mujoco/hopper/medium-v0)",
+    ),
+    "ogbench": (
+        "lightning_synther.data.state_ogbench",
+        "OGBench (its .npz with observations, actions, terminals and no rewards, or a name as in "
+        "antmaze-medium-navigate-v0)",
+    ),
+    "npz": ("lightning_synther.data.state_npz", "arrays of D4RL's names, or SynthER's, in one .npz"),
     "store": ("lightning_synther.data.state_store", "a store of transitions (a folder with metadata.json)"),
 }
 

@@ -42,7 +42,7 @@ class GymnasiumEnv:
         self.config = config
         self._frames: deque[NDArray[np.uint8]] = deque(maxlen=config.frame_stack)
         self._env = _make(config)
-        self._random = _NumpyRandom(seed) if config.library == "ogbench" else None
+        self._random = NumpyRandom(seed) if config.library == "ogbench" else None
         self._space = self._env.observation_space
         self._has_images = is_image(self._space)
         self._goal_dim = 0
@@ -126,7 +126,7 @@ class GymnasiumEnv:
         if reduced is not None:
             self._env.action_space.seed(reduced)  # OGBench takes random actions in its resets
             if self._random is not None:
-                self._random = _NumpyRandom(reduced)
+                self._random = NumpyRandom(reduced)
         with self._own_random():
             self._observation, info = self._env.reset(seed=reduced)
         has_goal = "goal" in info and not self._has_images and self.config.observation == "states"
@@ -152,7 +152,7 @@ class GymnasiumEnv:
         return contextlib.nullcontext() if self._random is None else self._random.in_use()
 
 
-class _NumpyRandom:
+class NumpyRandom:
     """numpy's global generator for those who draw from it: OGBench's tasks, noise and teleports."""
 
     def __init__(self, seed: int) -> None:
@@ -193,9 +193,16 @@ def _make(config: EnvConfig) -> Any:
         near = difflib.get_close_matches(name, gymnasium.registry, n=3, cutoff=0.5)
         said = f"did you mean {' or '.join(near)}?" if near else "install and name the package that has it"
         raise ConfigError(f"{config.library} has no environment {name!r}: {said}")
-    settings = {"render_mode": "rgb_array", "disable_env_checker": True, **(config.env_kwargs or {})}
+    settings = {"disable_env_checker": True, **(config.env_kwargs or {})}
     try:
-        return gymnasium.make(name, **settings)
+        if config.library == "ogbench":  # renders without being asked to
+            return gymnasium.make(name, **settings)
+        try:
+            return gymnasium.make(name, render_mode="rgb_array", **settings)
+        except TypeError as error:
+            if "render_mode" not in str(error):
+                raise
+            return gymnasium.make(name, **settings)  # an environment that cannot be rendered
     except (TypeError, ImportError, gymnasium.error.Error) as error:
         raise ConfigError(
             f"{config.task} cannot be made with env_kwargs {config.env_kwargs or {}} ({error}): change them"

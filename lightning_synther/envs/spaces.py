@@ -42,7 +42,7 @@ def flatten(space: Any, observation: Any, num_leading: int = 0) -> NDArray[np.fl
 
 def is_image(space: Any) -> bool:
     """Whether ``space`` is of RGB images, uint8 (H, W, 3)."""
-    shape = getattr(space, "shape", None) or ()
+    shape: tuple[int, ...] = getattr(space, "shape", None) or ()
     return getattr(space, "dtype", None) == np.uint8 and len(shape) == 3 and shape[-1] == 3
 
 
@@ -52,7 +52,7 @@ def _leaves(space: Any, where: str) -> list[Any]:
         return [leaf for part in parts for leaf in _leaves(part, where)]
     if getattr(space, "dtype", None) == np.uint8 and len(space.shape) > 1:
         raise ConfigError(
-            f"{where} observes images {space.shape}: an agent on states takes vectors, set observation to pixels"
+            f"{where} observes images {space.shape}: an agent on states takes vectors, train one on pixels"
         )
     if type(space).__name__ not in ("Box", "MultiBinary"):
         raise ConfigError(f"{where} observes {space}: only numbers (Box), and dicts of them, make a state")

@@ -7,6 +7,7 @@ an online agent, an agent on stores that are given by hand, or a diffusion model
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -22,19 +23,22 @@ from lightning_synther.errors import ConfigError
 from lightning_synther.stages.chain import Artefacts
 from lightning_synther.stages.checkpoints import load_checkpoint
 from lightning_synther.stages.config import EvaluationConfig, check_training
-from lightning_synther.stages.data import EvaluationData
-from lightning_synther.stages.dataset_config import DatasetConfig
+from lightning_synther.stages.data import SUBSET, EvaluationData
+from lightning_synther.stages.dataset_config import DatasetConfig, StateDatasetConfig
 from lightning_synther.stages.ensure import ensure
 from lightning_synther.stages.module_config import ModuleConfig
 from lightning_synther.stages.ranks import barrier, is_rank_zero
+from lightning_synther.stages.real import Preview
 from lightning_synther.stages.record import Stage
 from lightning_synther.stages.sizes import STORES, decided_by_data, sizes_from_stores
 from lightning_synther.stages.trainer_settings import check_trainer
 from lightning_synther.stages.training import TrainerFactory, fit, instantiate, interruptible, stage_seed
 from lightning_synther.synthesis.conditions import compute_conditions
 
-#: Settings of the data that say how fast, not what.
-NOT_INPUTS = {"updates_per_step", "load_limit"}
+log = logging.getLogger(__name__)
+
+#: Settings of the data that say how fast, not what; and those that the stages before fingerprint.
+NOT_INPUTS = {"updates_per_step", "load_limit", "dataset", *STORES, *SUBSET}
 
 
 @dataclass(frozen=True)
@@ -58,10 +62,10 @@ class AgentStage:
     artefacts: Artefacts | None = None
     data_overrides: Mapping[str, Any] = field(default_factory=dict)
 
-    def check(self, encoder_config: Mapping[str, Any] | None = None) -> None:
+    def check(self, preview: Preview | None = None) -> None:
         """Raise `ConfigError` now for what would otherwise come out after the stages before.
 
-        ``encoder_config`` holds the sizes of the encoder that they will train.
+        ``preview`` is what these will make.
         """
         check_trainer(self.trainer)
         if self.keep_every < 0:
@@ -74,8 +78,21 @@ class AgentStage:
         )
         args = self._data_args()
         decided_by_data(self.model, self._build_data(args))
-        if encoder_config is not None:
-            self.model.build(env=args["dataset"].env(), action_dim=1, encoder_config=dict(encoder_config))
+        if preview is not None:
+            self._check_against(preview, args["dataset"])
+
+    def _check_against(self, preview: Preview, dataset: DatasetConfig | StateDatasetConfig) -> None:
+        found = self.model.init_args.get("observation")
+        if found != preview.observation:
+            raise ConfigError(
+                f"model.observation is {found!r}, but the agent is trained on {preview.observation}: give "
+                f"model.observation {preview.observation}"
+            )
+        if preview.encoder_config is None:
+            self.model.build(observation_dim=1, action_dim=1)
+        else:
+            assert isinstance(dataset, DatasetConfig)
+            self.model.build(env=dataset.env(), action_dim=1, encoder_config=dict(preview.encoder_config))
 
     def run(self) -> dict[str, Any]:
         """Train what is not trained, evaluate what is not evaluated; returns the scores."""
@@ -95,6 +112,9 @@ class AgentStage:
         def build() -> dict[str, Any]:
             agent = load_checkpoint(training.final_checkpoint)
             assert isinstance(agent, Agent)
+            if agent.env is None:
+                log.info("%s: not scored, as its data name no environment: give model.env", self.name)
+                return {}
             return evaluate(self.factory, "test", agent, EvaluationData(self.evaluation), logger=self.name)
 
         return ensure(stage, build)
@@ -112,7 +132,7 @@ class AgentStage:
                 barrier()
             seed_everything(stage_seed(self.factory.seed, "agent"), verbose=False)
             model, data = self._build(args)
-            fit(stage, self._trainer(stage), model, data)
+            fit(stage, self._trainer(stage, scored=getattr(model, "env", {}) is not None), model, data)
             return {}
 
         ensure(stage, build)
@@ -121,13 +141,13 @@ class AgentStage:
     def _data_args(self) -> dict[str, Any]:
         args = {**self.data.init_args, **self.data_overrides}
         if isinstance(args.get("dataset"), dict):
-            args["dataset"] = DatasetConfig(**args["dataset"])
+            args["dataset"] = self.data.cls.dataset_class(**args["dataset"])
         return args
 
     def _inputs(self, data_args: Mapping[str, Any]) -> dict[str, Any]:
         inputs = {
             "model": self.model.inputs(),
-            "data": {k: v for k, v in data_args.items() if k not in {*NOT_INPUTS, *STORES, "dataset"}},
+            "data": {k: v for k, v in data_args.items() if k not in NOT_INPUTS},
             "max_steps": self.trainer["max_steps"],
             "precision": str(self.trainer.get("precision")),
             "seed": self.factory.seed,
@@ -144,24 +164,27 @@ class AgentStage:
             data = self._build_data(args)
             decided = decided_by_data(self.model, data)
             return self.model.build(**decided, **sizes_from_stores(self.model, args)), data
+        stores = {"real": str(self.artefacts.real), "synthetic": str(self.artefacts.synthetic)}
+        args = {**args, **stores}
+        if self.artefacts.encoder_checkpoint is None:
+            return self.model.build(**sizes_from_stores(self.model, args)), self._build_data(args)
         agent = self.model.build(
             env=args["dataset"].env(), encoder_checkpoint=str(self.artefacts.encoder_checkpoint)
         )
-        stores = {"real": str(self.artefacts.real), "synthetic": str(self.artefacts.synthetic)}
-        return agent, self._build_data({**args, **stores})
+        return agent, self._build_data(args)
 
     def _build_data(self, args: Mapping[str, Any]) -> pl.LightningDataModule:
         return cast(pl.LightningDataModule, self.data.cls(**args))
 
-    def _trainer(self, stage: Stage) -> pl.Trainer:
+    def _trainer(self, stage: Stage, scored: bool) -> pl.Trainer:
         settings = {key: instantiate(value) for key, value in self.trainer.items() if value is not None}
         settings = {"log_every_n_steps": 1, **settings, **self.factory.settings()}
         callbacks = settings.pop("callbacks", [])
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-        if isinstance(settings.get("val_check_interval"), int):
+        if scored and isinstance(settings.get("val_check_interval"), int):
             settings["check_val_every_n_epoch"] = None
         else:
-            settings["limit_val_batches"] = 0
+            settings |= {"val_check_interval": None, "limit_val_batches": 0}
         return pl.Trainer(
             default_root_dir=self.factory.run_dir,
             logger=self.factory.logger(stage.name),

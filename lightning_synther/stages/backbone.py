@@ -74,6 +74,7 @@ class Backbone(EncoderSource):
             "windows": {**self.dataset.windows(), "holdout_fraction": self.dataset.holdout_fraction},
             "env": self.dataset.env(),
             "model": {"class": TimmEncoder.__name__, **self.init_args},
+            **pixels.subset,
         }
         path = Path(str(self.init_args.get("weights")))
         if path.is_file():

@@ -150,10 +150,12 @@ class ComparisonConfig:
     """What is trained beside the agent, to compare with.
 
     Args:
-        real_only: train the same agent for the same updates on real latents only.
+        real_only: train the same agent for the same updates on real transitions only.
+        synthetic_only: and on synthetic ones only.
     """
 
     real_only: bool = False
+    synthetic_only: bool = False
 
 
 @dataclass

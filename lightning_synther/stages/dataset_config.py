@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
 from lightning_synther.errors import ConfigError
@@ -72,3 +73,63 @@ class DatasetConfig:
     def windows(self) -> dict[str, Any]:
         """How transitions are cut from episodes."""
         return {"frame_stack": self.frame_stack, "n_step": self.n_step, "gamma": self.gamma}
+
+
+@dataclass
+class StateDatasetConfig:
+    """Which states the chain starts from: data that exist, or a policy that is played here.
+
+    Args:
+        path: file, folder or published name of offline data (`load_states`); None plays `policy` here.
+        format: of these data; ``auto`` recognises it.
+        options: of the loader of that format.
+        task: what is played: a dm_control task, as in ``cheetah_run``, or ``gymnasium:<id>``.
+        policy: who plays it: a shipped policy, ``random``, or a .safetensors policy file.
+        num_episodes: how many episodes are played.
+        collect_seed: seed of a collection.
+        action_repeat: environment steps per action of a collection (None: 2 in dm_control, 1 elsewhere).
+        time_limit: simulated seconds of an episode of a collection (None: the task's own).
+        root: folder for collections.
+        holdout_fraction: share of whole episodes, the last ones, kept from all training, to judge fidelity
+            against.
+        gamma: discount of one step.
+    """
+
+    path: str | None = None
+    format: str = "auto"
+    options: dict[str, Any] = field(default_factory=dict)
+    task: str = "cheetah_run"
+    policy: str = "medium"
+    num_episodes: int = 200
+    collect_seed: int = 0
+    action_repeat: int | None = None
+    time_limit: float | None = None
+    root: str = "data/states"
+    holdout_fraction: float = 0.05
+    gamma: float = 0.99
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.holdout_fraction < 1.0:
+            raise ConfigError(f"dataset.holdout_fraction is {self.holdout_fraction}: give a share in [0, 1)")
+        if self.num_episodes < 1:
+            raise ConfigError(f"dataset.num_episodes is {self.num_episodes}: give at least 1")
+        if not 0 < self.gamma <= 1:
+            raise ConfigError(f"dataset.gamma is {self.gamma}: give a discount in (0, 1]")
+
+    def collection(self) -> dict[str, Any]:
+        """What a collection depends on."""
+        keys = ("task", "policy", "num_episodes", "collect_seed", "action_repeat", "time_limit")
+        return {key: getattr(self, key) for key in keys}
+
+    def files(self) -> dict[str, Any]:
+        """Which data are meant, without what is made of them."""
+        if self.path is None:
+            return {**self.collection(), "root": self.root}
+        return {"path": self.path, "format": self.format, "options": self.options}
+
+    def collected(self) -> Path:
+        """Where a collection of these settings lies."""
+        settings = {key: value for key, value in self.collection().items() if value is not None}
+        del settings["task"], settings["policy"]
+        name = "-".join(f"{key}_{value}" for key, value in settings.items())
+        return Path(self.root) / self.task.replace(":", "_") / Path(self.policy).stem / name

@@ -90,6 +90,7 @@ class TrainedEncoder(EncoderSource):
             "model": self.model.inputs(),
             "training": training.result_inputs(),
             "seed": seed,
+            **pixels.subset,
         }
         length = self.model.extensible("training.max_steps")
         stage = Stage(self.factory.run_dir, "encoder", inputs, length)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lightning_synther.data.store import TransitionStore
+from lightning_synther.data.subset import Subset
 from lightning_synther.networks.frozen import load_encoder
 from lightning_synther.stages.config import DecoderConfig, LatentsConfig
 from lightning_synther.stages.dataset import PixelDataset, has_data, open_dataset, provide_dataset
@@ -31,18 +32,26 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class PixelSource:
-    """The stages from a dataset of frames to two stores of latent transitions, as one config describes them."""
+    """The stages from a dataset of frames to two stores of latent transitions, as one config describes them.
+
+    Attributes:
+        subset: part of the training episodes that is encoded, and so all that the later stages see.
+        encoder_sees_all: whether the encoder is made of all training episodes nevertheless.
+    """
 
     factory: TrainerFactory
     config: DatasetConfig
     encoder: EncoderSource
     latents: LatentsConfig
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    subset: Subset = field(default_factory=Subset)
+    encoder_sees_all: bool = False
 
     def preview(self) -> Preview:
         """See `Source`."""
         encoder = self.encoder.preview()
         return Preview(
+            observation="latents",
             observation_dim=encoder.latent_dim,
             gamma=self.config.gamma,
             agent=self.encoder.twin,
@@ -54,7 +63,7 @@ class PixelSource:
         """See `Source`."""
         if not (self.factory.run_dir / "encoder" / "final.ckpt").exists():
             self.encoder.prepare()
-        encoder = self.encoder.provide(self.dataset)
+        encoder = self.encoder.provide(self.dataset.whole() if self.encoder_sees_all else self.dataset)
         return RealTransitions(
             stage=self.encode(encoder),
             encoder_checkpoint=encoder.final_checkpoint,
@@ -78,16 +87,17 @@ class PixelSource:
         results = ensure_on_rank_zero(stage, provide)
         if not is_rank_zero():
             barrier()  # rank zero inflates the frames, the others map its copy
-        pixels = open_dataset(self.config, results["source"], Path(results["directory"]))
+        pixels = open_dataset(self.config, results["source"], Path(results["directory"]), self.subset)
         if is_rank_zero():
             barrier()
         log.info(
-            "dataset: %s, %s, %d episodes, return %.0f (mean), %d training transitions",
+            "dataset: %s, %s, %d episodes, return %.0f (mean), %d training transitions%s",
             pixels.directory,
             pixels.source,
             len(pixels.returns),
             pixels.returns.mean(),
             pixels.train.num_transitions,
+            "" if self.subset.is_whole else f" of {pixels.every.num_transitions}",
         )
         return pixels
 
@@ -96,7 +106,7 @@ class PixelSource:
         stage = Stage(
             self.factory.run_dir,
             "latents",
-            {"encoder": encoder.fingerprint, "latents": asdict(self.latents)},
+            {"encoder": encoder.fingerprint, "latents": asdict(self.latents), **self.subset.inputs()},
         )
 
         def build() -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from lightning_synther.agents.agent import Agent
 from lightning_synther.data.store import TransitionStore
@@ -53,6 +53,7 @@ class Preview:
     """What is known of real transitions before any stage has run, so that settings can be checked.
 
     Attributes:
+        observation: what they are.
         observation_dim: size of an observation.
         gamma: discount of one step.
         agent: an untrained twin of the agent that will act on such observations; None where there is none.
@@ -60,6 +61,7 @@ class Preview:
         encoder_config: sizes of the encoder that will make the observations.
     """
 
+    observation: Literal["latents", "states"]
     observation_dim: int
     gamma: float
     agent: Agent | None = None

@@ -24,7 +24,7 @@ from lightning_synther.stages.module_config import ModuleConfig
 from lightning_synther.stages.ranks import is_rank_zero
 from lightning_synther.stages.record import write_json
 from lightning_synther.stages.sizes import check_env
-from lightning_synther.stages.summary import describe_scores, write_summary
+from lightning_synther.stages.summary import ARMS, describe_scores, write_summary
 from lightning_synther.stages.synthesis import sample_store
 from lightning_synther.stages.synthesis_config import SynthesisConfig
 from lightning_synther.stages.training import TrainerFactory
@@ -52,15 +52,16 @@ class Run:
             raise ConfigError(
                 "fit needs a config with `model` and `data`: start from --config configs/vd4rl_cheetah.yaml"
             )
-        encoder_config = None if self.chain is None else self.chain.check().encoder_config
-        self._agent_stage(None).check(encoder_config)
+        self._agent_stage(None).check(None if self.chain is None else self.chain.check())
 
     def fit(self) -> None:
         """Run the missing stages, then train and evaluate the agent, then write the summary."""
         artefacts = self.chain.run() if self.chain is not None else None
         results = {"agent": self._agent_stage(artefacts).run()}
-        if artefacts is not None and self.config.comparison.real_only:
-            results["real_only"] = self._agent_stage(artefacts, "agent_real_only", mixing="real").run()
+        for arm in ARMS:
+            if artefacts is not None and self.config.comparison[arm]:
+                mixing = arm.removesuffix("_only")
+                results[arm] = self._agent_stage(artefacts, f"agent_{arm}", mixing=mixing).run()
         write_summary(self.run_dir, self.seed, results)
 
     def validate(self) -> None:

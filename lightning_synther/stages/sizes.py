@@ -10,6 +10,7 @@ import lightning.pytorch as pl
 
 from lightning_synther.agents.agent import Agent
 from lightning_synther.data.conditions import read_conditions
+from lightning_synther.data.state_dataset import played_env
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.data.updates import UpdateData
 from lightning_synther.diffusion.module import LatentDiffusion
@@ -18,8 +19,6 @@ from lightning_synther.networks.encoders import read_checkpoint
 from lightning_synther.stages.dataset_config import DatasetConfig
 from lightning_synther.stages.module_config import ModuleConfig
 
-#: Entries of a store's metadata that say which environment its states come from.
-PLAYED = ("task", "action_repeat", "time_limit")
 #: Settings of the data that are paths of stores.
 STORES = ("real", "synthetic", "store", "heldout")
 
@@ -71,9 +70,8 @@ def _sizes_of_states(model: ModuleConfig, data_args: Mapping[str, Any]) -> dict[
         "observation_dim": store.spec.observation_dim,
         "action_dim": store.spec.action_dim,
     }
-    if "task" in store.metadata.extra:
-        played = {k: v for k, v in store.metadata.extra.items() if k in PLAYED}
-        known["env"] = {"observation": "states", **played}
+    if env := played_env(store.metadata.extra):
+        known["env"] = env
     return {name: value for name, value in known.items() if model.init_args.get(name) is None}
 
 

@@ -189,6 +189,7 @@ def test_a_store_gives_everything_back(tmp_path):
     assert store.spec.terminal
     assert store.metadata.extra["episodes"] == {"return_min": 3.0, "return_max": 46.0, "max_length": 5}
     assert store.metadata.extra["task"] == "cheetah_run"
+    assert store.metadata.extra["env"] == {**env, "reference_scores": [-3.0, 500.0]}
     batch = store.spec.unflatten(store.load())
     assert batch.discount[:, 0].tolist() == pytest.approx([0.9] * 7 + [0] + [0.9] * 6)
     assert read_condition(tmp_path / "store", "episode").shape == (14, 1)
