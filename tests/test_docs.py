@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from lightning_synther.__main__ import main
+from tests.stages.tiny import collect_pixels, fit
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -66,6 +67,10 @@ def test_a_new_agent(folder, caplog):
 def test_a_new_encoder(folder, capsys):
     follow("A new encoder", folder)
     assert "torch.Size([2, 1])" in capsys.readouterr().out
+    collect_pixels(folder / "data")
+    short = ["--encoder.checkpoint=my_encoder.ckpt", "--comparison.real_only=false", "--evaluation.episodes=1"]
+    summary = fit(folder / "tiny.yaml", folder / "data", folder / "run", *short)
+    assert summary["episodes"] == 1
 
 
 def test_a_new_dataset(folder, capsys):
