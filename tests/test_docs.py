@@ -68,7 +68,11 @@ def test_a_new_encoder(folder, capsys):
     follow("A new encoder", folder)
     assert "torch.Size([2, 1])" in capsys.readouterr().out
     collect_pixels(folder / "data")
-    short = ["--encoder.checkpoint=my_encoder.ckpt", "--comparison.real_only=false", "--evaluation.episodes=1"]
+    short = [
+        "--encoder.checkpoint=my_encoder.ckpt",
+        "--comparison.real_only=false",
+        "--evaluation.episodes=1",
+    ]
     summary = fit(folder / "tiny.yaml", folder / "data", folder / "run", *short)
     assert summary["episodes"] == 1
 

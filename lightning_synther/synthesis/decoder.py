@@ -174,7 +174,8 @@ def decoded_figure(
     Args:
         decoder: of these latents.
         replay: where the frames are; transition i of it made the rows i * views ... of ``real``.
-        real, synthetic: rows (N, D) of ``spec``.
+        real: rows (N, D) of ``spec``.
+        synthetic: rows (M, D) of ``spec``.
         views: latent copies of each real transition.
         count: transitions shown of each kind.
         seed: of the choice.
