@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from lightning_synther.data.streaming import data_files, frame_size, stream_episodes
 from lightning_synther.data.vd4rl import dataset_dir
 from lightning_synther.data.writers import Episode, Hdf5Writer, NpzWriter
-from lightning_synther.envs.gymnasium_env import import_library
+from lightning_synther.envs.libraries import import_library
 from lightning_synther.errors import ConfigError, DataError, SyntherError
 from lightning_synther.progress import Progress
 

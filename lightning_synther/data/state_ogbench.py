@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from lightning_synther.data.npz import opened
 from lightning_synther.data.state_dataset import StateDataset
 from lightning_synther.data.state_goals import with_goals
-from lightning_synther.envs.gymnasium_env import NumpyRandom, import_library
+from lightning_synther.envs.gymnasium_env import NumpyRandom
+from lightning_synther.envs.libraries import import_library
 from lightning_synther.errors import BackendError, ConfigError, DataError
 
 log = logging.getLogger(__name__)
