@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,11 +22,11 @@ from lightning_synther.data.rewards import describe_episodes
 from lightning_synther.data.state_arrays import Rows, rescale_actions, select, whole_transitions
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.data.store_writer import Existing, StoreWriter
+from lightning_synther.data.subset import Subset, Unit
 from lightning_synther.envs.config import EnvConfig
 from lightning_synther.errors import ConfigError, DataError
 from lightning_synther.transition import Transition, TransitionSpec
 
-Unit = Literal["episodes", "transitions"]
 CHUNK = 65_536  # rows written at a time
 #: Entries of a store's metadata that say which dm_control environment its states come from.
 PLAYED = ("task", "action_repeat", "time_limit")
@@ -165,20 +165,16 @@ class StateDataset(Rows):
         With the same ``seed``, a smaller share is part of a larger one. Raises `ConfigError` for a share outside
         (0, 1], or one that leaves nothing.
         """
-        if of not in get_args(Unit):
-            raise ConfigError(f"fraction is of {of!r}: give 'episodes' or 'transitions'")
-        if not 0 < share <= 1:
-            raise ConfigError(f"fraction is {share}: give a share in (0, 1]")
-        total = self.num_episodes if of == "episodes" else len(self)
-        count = round(share * total)
-        if not count:
-            raise ConfigError(
-                f"fraction {share:g} of the {total} {of} of {self.name} leaves none: give at least "
-                f"{0.5 / total:.2g}, or more data"
-            )
-        chosen = np.random.default_rng(seed).permutation(total)[:count]
-        rows = np.isin(self.episode, chosen) if of == "episodes" else np.isin(np.arange(total), chosen)
-        return self._selected(np.flatnonzero(rows))
+        return self.part(Subset(share, of, seed=seed))
+
+    def part(self, subset: Subset) -> StateDataset:
+        """The transitions of ``subset``, in their order; raises `ConfigError` where it is empty or too large."""
+        if subset.is_whole:
+            return self
+        if subset.fraction_of == "transitions":
+            return self._selected(subset.choose(len(self), self.name))
+        episodes = subset.choose(self.num_episodes, self.name)
+        return self._selected(np.flatnonzero(np.isin(self.episode, episodes)))
 
     def split_episodes(self, holdout_fraction: float) -> tuple[StateDataset, StateDataset | None]:
         """The data without, and only, the last so many whole episodes (rounded up); None for a fraction of 0.
@@ -212,6 +208,16 @@ class StateDataset(Rows):
             self.observation.shape[1], self.action.shape[1], gamma, ends if terminal is None else terminal
         )
 
+    def transitions(self, gamma: float = 0.99, part: slice = slice(None)) -> Transition:
+        """The transitions (N, ...), or a ``part`` of them, as tensors that share memory with the arrays."""
+        return Transition(
+            observation=torch.from_numpy(self.observation[part]),
+            action=torch.from_numpy(self.action[part]),
+            reward=torch.from_numpy(self.reward[part]),
+            next_observation=torch.from_numpy(self.next_observation[part]),
+            discount=torch.where(torch.from_numpy(self.terminal[part]), 0.0, gamma),
+        )
+
     def write(
         self,
         path: str | Path,
@@ -239,19 +245,10 @@ class StateDataset(Rows):
         )
         with writer:
             for index in writer.pending_chunks:
-                writer.write(index, spec.flatten(self._transitions(writer.chunk(index), gamma)))
+                writer.write(index, spec.flatten(self.transitions(gamma, writer.chunk(index))))
             store = writer.commit()
         write_condition(path, EPISODE, self.episode)
         return store
-
-    def _transitions(self, part: slice, gamma: float) -> Transition:
-        return Transition(
-            observation=torch.from_numpy(self.observation[part]),
-            action=torch.from_numpy(self.action[part]),
-            reward=torch.from_numpy(self.reward[part]),
-            next_observation=torch.from_numpy(self.next_observation[part]),
-            discount=torch.where(torch.from_numpy(self.terminal[part]), 0.0, gamma),
-        )
 
     def _extra(self, gamma: float) -> dict[str, Any]:
         extra: dict[str, Any] = {"name": self.name, "n_step": 1, "gamma": gamma}
