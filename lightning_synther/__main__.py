@@ -42,7 +42,10 @@ FUNCTIONS = {
         "lightning_synther.stages.export",
         "write a checkpoint's policy as a file that needs torch alone",
     ),
-    "convert": ("lightning_synther.data.minari", "turn a V-D4RL dataset into a Minari one, or back"),
+    "convert": (
+        "lightning_synther.data.minari",
+        "turn a V-D4RL dataset into a Minari one, or Minari's or OGBench's images into V-D4RL's",
+    ),
     "inspect": (
         "lightning_synther.data.inspection",
         "say what a dataset, a file or a store holds, and every fault in it",
