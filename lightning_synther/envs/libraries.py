@@ -7,6 +7,7 @@ import difflib
 import importlib
 import logging
 import re
+import warnings
 from collections.abc import Iterable, Iterator
 from types import ModuleType
 from typing import Any
@@ -61,7 +62,8 @@ def make_gymnasium(config: EnvConfig) -> Any:
         attempts = ({},)
     try:
         for attempt in attempts:
-            with contextlib.suppress(_UnknownKeyword), _unknown_keywords(attempt):
+            with contextlib.suppress(_UnknownKeyword), _unknown_keywords(attempt), warnings.catch_warnings():
+                warnings.filterwarnings("ignore", ".*precision lowered by casting")  # of float64 spaces
                 return gymnasium.make(name, **{**attempt, **settings})
     except (TypeError, ImportError, gymnasium.error.Error) as error:
         raise ConfigError(
