@@ -52,14 +52,15 @@ def make_gymnasium(config: EnvConfig) -> Any:
         raise ConfigError(f"{config.library} has no environment {name!r}: {said}")
     _keep_mujocos_news()
     settings = {"disable_env_checker": True, **(config.env_kwargs or {})}
-    size = max(config.image_size, 84)  # MuJoCo's own 480 x 480 takes twice as long
-    attempts: tuple[dict[str, Any], ...] = (
-        {"render_mode": "rgb_array", "width": size, "height": size},
+    attempts: list[dict[str, Any]] = [
         {"render_mode": "rgb_array"},
-        {},  # cannot be rendered
-    )
+        {},
+    ]  # the last for what cannot be rendered
     if config.library == "ogbench":  # renders without being asked to
-        attempts = ({},)
+        attempts = [{}]
+    elif "envs.mujoco" in str(gymnasium.spec(name).entry_point):
+        size = max(config.image_size, 84)  # instead of 480, which takes twice as long
+        attempts.insert(0, {"render_mode": "rgb_array", "width": size, "height": size})
     try:
         for attempt in attempts:
             with contextlib.suppress(_UnknownKeyword), _unknown_keywords(attempt), warnings.catch_warnings():
