@@ -42,6 +42,8 @@ def score_summary(returns: Sequence[float]) -> dict[str, float | int | list[floa
         "return_stderr": standard_error(returns),
         "return_low": low,
         "return_high": high,
+        "return_min": float(np.min(returns)),
+        "return_max": float(np.max(returns)),
         "episodes": len(returns),
         "normalized_score": normalized_score(returns),
         "returns": [float(value) for value in returns],

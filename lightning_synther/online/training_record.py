@@ -110,7 +110,7 @@ def _read_episodes(directory: Path) -> list[Episode]:
     if not directory.is_dir():
         return []
     events = EventAccumulator(str(directory), size_guidance={SCALARS: 0}).Reload()
-    tags = ("train/episode_return", "train/agent_steps")
+    tags = ("agent/train/episode_return", "agent/train/agent_steps")
     if not set(tags) <= set(events.Tags()["scalars"]):
         return []
     returns, steps = (events.Scalars(tag) for tag in tags)

@@ -9,6 +9,7 @@ from typing import Any
 from lightning.pytorch import seed_everything
 
 from lightning_synther.data.store import TransitionStore
+from lightning_synther.evaluation.board import tag
 from lightning_synther.stages.config import DecoderConfig
 from lightning_synther.stages.dataset import PixelDataset
 from lightning_synther.stages.ranks import is_rank_zero
@@ -64,8 +65,15 @@ class Decoding:
             size = self.pixels.train.observation_shape[-1]
             model = LatentDecoder(columns.stop - columns.start, size, config.width, config.lr)
             model.fit_normalizer(data.store.rows[:, columns])
-            fit(stage, self.factory.trainer(stage, config.training()), model, data)
-            return self._judge(stage) if is_rank_zero() else {}
+            trainer = self.factory.trainer(stage, config.training())
+            fit(stage, trainer, model, data)
+            if not is_rank_zero():
+                return {}
+            results = self._judge(stage)
+            for logger in trainer.loggers:
+                logger.log_metrics({"val/psnr_db": results["psnr"]}, step=trainer.global_step)
+                logger.finalize("success")
+            return results
 
         ensure(stage, build)
         return stage
@@ -83,7 +91,7 @@ class Decoding:
                 model, self.pixels.train, real.rows, made.rows, real.spec, views=self.views
             )
             logger = self.factory.logger("decoder")
-            logger.experiment.add_figure("decoded/real_and_synthetic", figure, 0)
+            logger.experiment.add_figure(tag(logger, "panels/1_decoded_frames"), figure, 0)
             logger.finalize("success")
             return {}
 
