@@ -31,7 +31,7 @@ class SectionLogger(TensorBoardLogger):
         super().__init__(save_dir, name=name, version=version, prefix=section, default_hp_metric=False)
         self.section = section
 
-    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:  # type: ignore[override]
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Write scalars; leaves out Lightning's ``epoch``, as our data never end."""
         super().log_metrics({name: value for name, value in metrics.items() if name != "epoch"}, step)
 

@@ -6,15 +6,10 @@ from typing import TYPE_CHECKING
 
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.evaluation.board import SectionLogger, tag
-from lightning_synther.synthesis.figures import (
-    correlations_figure,
-    marginals_figure,
-    novelty_figure,
-    pca_figure,
-    reward_figure,
-)
+from lightning_synther.synthesis.figures import correlations_figure, marginals_figure, novelty_figure
 from lightning_synther.synthesis.neighbours import neighbour_figure
 from lightning_synther.synthesis.novelty import Novelty
+from lightning_synther.synthesis.overview import pca_figure, reward_figure
 from lightning_synther.synthesis.projector import Thumbnails, write_projector
 
 if TYPE_CHECKING:

@@ -38,7 +38,7 @@ def fidelity_figure(
     real: Rows, synthetic: Rows, spec: TransitionSpec, max_rows: int = MAX_ROWS, seed: int = 0
 ) -> Figure:
     """`marginals_figure` above `correlations_figure`, in one picture."""
-    first, second = _both(real, synthetic, spec, max_rows, seed)
+    first, second = sample_both(real, synthetic, spec, max_rows, seed)
     figure = new_figure(
         12, 9, "Synthetic transitions are good where orange lies on blue, and the difference is white"
     )
@@ -55,7 +55,7 @@ def marginals_figure(
 
     ``real`` and ``synthetic`` are rows (N, D) of the spec, of which at most ``max_rows`` are read.
     """
-    first, second = _both(real, synthetic, spec, max_rows, seed)
+    first, second = sample_both(real, synthetic, spec, max_rows, seed)
     figure = new_figure(10, 5, "")
     worst = _draw_marginals(figure, first, second, spec)
     figure.suptitle(
@@ -70,66 +70,12 @@ def correlations_figure(
     real: Rows, synthetic: Rows, spec: TransitionSpec, max_rows: int = MAX_ROWS, seed: int = 0
 ) -> Figure:
     """Correlations of all pairs of columns, real and synthetic, and their difference."""
-    first, second = (correlations(rows) for rows in _both(real, synthetic, spec, max_rows, seed))
+    first, second = (correlations(rows) for rows in sample_both(real, synthetic, spec, max_rows, seed))
     error = correlation_difference(first, second)
     figure = new_figure(
         10, 3.9, f"Correlations: the right panel should be white. Mean absolute difference {error:.3f}"
     )
     _draw_correlations(figure, first, second, spec)
-    return figure
-
-
-def pca_figure(
-    real: Rows, synthetic: Rows, spec: TransitionSpec, max_rows: int = 2_000, seed: int = 0
-) -> Figure:
-    """Rows along the first four principal components of the real ones, each column standardised."""
-    first, second = _both(real, synthetic, spec, max_rows, seed)
-    mean, std = first.mean(0), first.std(0)
-    std = torch.where(std > 0, std, torch.ones_like(std))
-    first, second = (first - mean) / std, (second - mean) / std
-    count = min(4, spec.dim)
-    _, singular, axes = torch.linalg.svd(first, full_matrices=False)
-    share = (singular.square() / singular.square().sum())[:count]
-    points = [(rows @ axes[:count].T).numpy() for rows in (first, second)]
-    title = f"PCA: both should cover the same ground ({share.sum():.0%} of the real variance is shown)"
-    figure = new_figure(10, 4.6, title)
-    labels = [f"component {k + 1} ({part:.0%} of variance)" for k, part in enumerate(share.tolist())]
-    for axis, (x, y) in zip(figure.subplots(1, 2), ((0, 1), (count - 2, count - 1)), strict=True):
-        for rows, colour, label in zip(points, (REAL, SYNTHETIC), ("real", "synthetic"), strict=True):
-            axis.scatter(rows[:, x], rows[:, y], s=5, color=colour, alpha=0.35, linewidths=0, label=label)
-        axis.set_xlabel(labels[x])
-        axis.set_ylabel(labels[y])
-    legend = figure.axes[0].legend(fontsize=9, markerscale=3)
-    for handle in legend.legend_handles:
-        if handle is not None:
-            handle.set_alpha(1)
-    return figure
-
-
-def reward_figure(
-    real: Rows, synthetic: Rows, spec: TransitionSpec, max_rows: int = MAX_ROWS, seed: int = 0
-) -> Figure:
-    """Rewards as densities and quantile against quantile, and the shares of the two discounts."""
-    first, second = _both(real, synthetic, spec, max_rows, seed)
-    rewards = [rows[:, spec.fields["reward"]].flatten() for rows in (first, second)]
-    statistic = ks_statistic(rewards[0][:, None], rewards[1][:, None]).item()
-    figure = new_figure(
-        10, 3.6, f"Reward (KS {statistic:.3f}, 0 is equal) and discount: orange should match blue"
-    )
-    density, quantiles, discount = figure.subplots(1, 3, width_ratios=(1.2, 1, 0.8))
-    _draw_marginal(density, *rewards)
-    density.set_xlabel("reward of a transition")
-    density.set_ylabel("density (1 / reward)")
-    density.legend(fontsize=9)
-    at = torch.linspace(0.001, 0.999, 200)
-    x, y = (torch.quantile(reward, at).numpy() for reward in rewards)
-    ends = [min(x.min(), y.min()), max(x.max(), y.max())]
-    quantiles.plot(ends, ends, color=REAL, linewidth=1, label="equal")
-    quantiles.plot(x, y, ".", color=SYNTHETIC, markersize=4, label="quantiles")
-    quantiles.set_xlabel("real reward")
-    quantiles.set_ylabel("synthetic reward")
-    quantiles.legend(fontsize=9)
-    _draw_discounts(discount, first, second, spec)
     return figure
 
 
@@ -153,9 +99,10 @@ def novelty_figure(novelty: Novelty) -> Figure:
     return figure
 
 
-def _both(
+def sample_both(
     real: Rows, synthetic: Rows, spec: TransitionSpec, max_rows: int, seed: int
 ) -> tuple[Tensor, Tensor]:
+    """At most ``max_rows`` of each."""
     first, second = (subsample(rows, min(max_rows, len(rows)), spec, seed) for rows in (real, synthetic))
     return first, second
 
@@ -166,7 +113,7 @@ def _draw_marginals(figure: FigureBase, first: Tensor, second: Tensor, spec: Tra
     axes = figure.subplots(2, NUM_MARGINALS // 2).ravel()
     columns = _worst_columns(statistic, spec)
     for axis, column in zip(axes, columns, strict=False):
-        _draw_marginal(axis, first[:, column], second[:, column])
+        draw_marginal(axis, first[:, column], second[:, column])
         axis.set_title(f"{_name(column, spec)}  KS {statistic[column]:.2f}", fontsize=10)
         axis.set_yticks([])
     for axis in axes[len(columns) :]:
@@ -199,23 +146,6 @@ def _draw_correlations(figure: FigureBase, first: Tensor, second: Tensor, spec: 
     panels[0].set_xlabel("columns of a record", fontsize=9)
 
 
-def _draw_discounts(axis: Axes, first: Tensor, second: Tensor, spec: TransitionSpec) -> None:
-    """Shares of transitions with either discount; rows without a terminal column all have the one."""
-    ended = [
-        float((rows[:, spec.fields["terminal"]] > 0.5).float().mean()) if spec.terminal else 0.0
-        for rows in (first, second)
-    ]
-    for offset, share, colour, label in zip(
-        (-0.2, 0.2), ended, (REAL, SYNTHETIC), ("real", "synthetic"), strict=True
-    ):
-        bars = axis.bar([offset, 1 + offset], [1 - share, share], 0.4, color=colour, label=label)
-        axis.bar_label(bars, fmt="{:.3f}", fontsize=9)
-    axis.set_xticks([0, 1], [f"{spec.discount:.4g}", "0 (terminal)"])
-    axis.set_xlabel("discount" if spec.terminal else "discount (always the same)")
-    axis.set_ylabel("share of transitions")
-    axis.set_ylim(0, 1.1)
-
-
 def _worst_columns(statistic: Tensor, spec: TransitionSpec) -> list[int]:
     worst = [columns.start + int(statistic[columns].argmax()) for columns in spec.fields.values()]
     ranked = statistic.argsort(descending=True).tolist()
@@ -230,7 +160,8 @@ def _name(column: int, spec: TransitionSpec) -> str:
     return name if columns.stop - columns.start == 1 else f"{name}[{column - columns.start}]"
 
 
-def _draw_marginal(axis: Axes, real: Tensor, synthetic: Tensor) -> None:
+def draw_marginal(axis: Axes, real: Tensor, synthetic: Tensor) -> None:
+    """Densities of real (n,) and synthetic (m,) values."""
     # Edges between quantiles of both, so that one outlier does not flatten the picture.
     values = torch.cat([real, synthetic])
     low, high = torch.quantile(values.double(), torch.tensor([0.001, 0.999], dtype=torch.float64)).tolist()
