@@ -191,8 +191,8 @@ def decoded_figure(
         label = "decoded" if kind == "real" else "synthetic"
         strips[f"{label} s"] = decoder.decode(rows[:, spec.fields["observation"]])
         strips[f"{label} s'"] = decoder.decode(rows[:, spec.fields["next_observation"]])
-    title = "Decoded latents: sharp as the decoded real ones, and s' follows from s"
-    figure = new_figure(1.2 * count, 1.3 * len(strips) + 0.3, title)
+    title = "Decoded synthetic latents\nas sharp as decoded real ones, and each s' should follow from s"
+    figure = new_figure(1.2 * count, 1.3 * len(strips) + 0.5, title)
     for row, (label, frames) in zip(
         figure.subplots(len(strips), count, squeeze=False), strips.items(), strict=True
     ):

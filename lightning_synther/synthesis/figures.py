@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import torch
 
-from lightning_synther.evaluation.figures import HELDOUT, REAL, SYNTHETIC, new_figure
+from lightning_synther.evaluation.figures import HELDOUT, REAL, SYNTHETIC, TITLE, new_figure
 from lightning_synther.synthesis.fidelity import (
     Rows,
     correlation_difference,
@@ -56,12 +56,12 @@ def marginals_figure(
     ``real`` and ``synthetic`` are rows (N, D) of the spec, of which at most ``max_rows`` are read.
     """
     first, second = sample_both(real, synthetic, spec, max_rows, seed)
-    figure = new_figure(10, 5, "")
+    figure = new_figure(7, 4.6, "")
     worst = _draw_marginals(figure, first, second, spec)
     figure.suptitle(
-        f"Marginals: orange should lie on blue. The {NUM_MARGINALS} worst of {spec.dim} columns, KS up to {worst:.2f}"
-        " (0 is equal, 1 disjoint)",
-        fontsize=11,
+        f"Marginals: orange should lie on blue\n"
+        f"the worst of {spec.dim} columns; KS up to {worst:.2f} (0: equal, 1: disjoint)",
+        fontsize=TITLE,
     )
     return figure
 
@@ -72,9 +72,8 @@ def correlations_figure(
     """Correlations of all pairs of columns, real and synthetic, and their difference."""
     first, second = (correlations(rows) for rows in sample_both(real, synthetic, spec, max_rows, seed))
     error = correlation_difference(first, second)
-    figure = new_figure(
-        10, 3.9, f"Correlations: the right panel should be white. Mean absolute difference {error:.3f}"
-    )
+    title = f"Correlations: the right panel should be white\nmean absolute difference {error:.3f}"
+    figure = new_figure(7, 3.2, title)
     _draw_correlations(figure, first, second, spec)
     return figure
 
@@ -83,8 +82,8 @@ def novelty_figure(novelty: Novelty) -> Figure:
     """Distances to the closest training record: cumulative shares of synthetic and of held-out records."""
     scores = novelty.scores()
     copied, astray = scores["memorised"], scores["unsupported"]
-    title = f"Novelty: {copied:.1%} memorised, {astray:.1%} unsupported (1.0% each is right)"
-    figure = new_figure(7, 4.2, title)
+    title = f"Novelty: the curves should be close\n{copied:.1%} memorised, {astray:.1%} unsupported (1.0% is right)"
+    figure = new_figure(6, 4.2, title)
     axis = figure.subplots()
     kinds = (
         (novelty.heldout, "held-out (new and real)", HELDOUT, "--"),
@@ -93,7 +92,7 @@ def novelty_figure(novelty: Novelty) -> Figure:
     for distances, label, colour, line in kinds:
         share = np.arange(1, len(distances) + 1) / len(distances)
         axis.step(np.sort(distances.numpy()), share, line, where="post", label=label, color=colour)
-    axis.set_xlabel("distance to the closest training record (standard deviations per column)")
+    axis.set_xlabel("distance to the closest training record (standard deviations)")
     axis.set_ylabel("share of records that are closer")
     axis.legend(title="left of held-out: copies; right of it: off the data", fontsize=9, title_fontsize=9)
     return figure
@@ -114,7 +113,8 @@ def _draw_marginals(figure: FigureBase, first: Tensor, second: Tensor, spec: Tra
     columns = _worst_columns(statistic, spec)
     for axis, column in zip(axes, columns, strict=False):
         draw_marginal(axis, first[:, column], second[:, column])
-        axis.set_title(f"{_name(column, spec)}  KS {statistic[column]:.2f}", fontsize=10)
+        axis.set_title(f"{_name(column, spec)}  KS {statistic[column]:.2f}", fontsize=9)
+        axis.tick_params(labelsize=8)
         axis.set_yticks([])
     for axis in axes[len(columns) :]:
         axis.set_axis_off()
@@ -126,7 +126,7 @@ def _draw_marginals(figure: FigureBase, first: Tensor, second: Tensor, spec: Tra
 
 def _draw_correlations(figure: FigureBase, first: Tensor, second: Tensor, spec: TransitionSpec) -> None:
     panels = figure.subplots(1, 3)
-    titles = ("correlations, real", "correlations, synthetic", "synthetic minus real")
+    titles = ("real", "synthetic", "synthetic - real")
     limits = (1.0, 1.0, MAX_DIFFERENCE)
     wide = {name: part for name, part in spec.fields.items() if part.stop - part.start > 0.06 * spec.dim}
     centres = [(part.start + part.stop - 1) / 2 for part in wide.values()]
@@ -142,7 +142,9 @@ def _draw_correlations(figure: FigureBase, first: Tensor, second: Tensor, spec: 
             axis.axvline(edge, color="black", linewidth=0.4)
         if axis is not panels[0]:
             label = "Pearson correlation" if axis is panels[1] else "difference"
-            figure.colorbar(image, ax=axis, shrink=0.8, label=label)
+            bar = figure.colorbar(image, ax=axis, shrink=0.8)
+            bar.set_label(label, fontsize=9)
+            bar.ax.tick_params(labelsize=8)
     panels[0].set_xlabel("columns of a record", fontsize=9)
 
 
@@ -152,12 +154,18 @@ def _worst_columns(statistic: Tensor, spec: TransitionSpec) -> list[int]:
     return [*worst, *(column for column in ranked if column not in worst)][:NUM_MARGINALS]
 
 
-_SHORT = {"observation": "s", "action": "a", "reward": "r", "next_observation": "s'", "terminal": "end"}
+_SHORT = {
+    "observation": "s",
+    "action": "a",
+    "reward": "reward",
+    "next_observation": "s'",
+    "terminal": "terminal",
+}
 
 
 def _name(column: int, spec: TransitionSpec) -> str:
     name, columns = next((n, part) for n, part in spec.fields.items() if part.start <= column < part.stop)
-    return name if columns.stop - columns.start == 1 else f"{name}[{column - columns.start}]"
+    return _SHORT[name] if columns.stop - columns.start == 1 else f"{_SHORT[name]}[{column - columns.start}]"
 
 
 def draw_marginal(axis: Axes, real: Tensor, synthetic: Tensor) -> None:

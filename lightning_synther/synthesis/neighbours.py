@@ -70,10 +70,8 @@ def neighbour_figure(
         "synthetic s": replay.observation_rows[found["observation"]],
         "synthetic s'": replay.next_rows[found["next_observation"]],
     }
-    title = (
-        "Nearest real frames of synthetic latents: each s' should follow from the s above it, as in real ones"
-    )
-    figure = new_figure(1.2 * count, 5.4, title)
+    title = "Synthetic latents as their nearest real frames\neach s' should follow from the s above it"
+    figure = new_figure(1.2 * count, 5.6, title)
     axes = figure.subplots(len(strips), count, squeeze=False)
     for row, (label, rows) in zip(axes, strips.items(), strict=True):
         frames = replay.frames_at(rows)[:, -3:].permute(0, 2, 3, 1).numpy()

@@ -29,8 +29,8 @@ def pca_figure(
     count = min(4, len(singular))
     share = (singular.square() / singular.square().sum())[:count]
     points = [(rows @ axes[:count].T).numpy() for rows in (first, second)]
-    title = f"PCA: both should cover the same ground ({share.sum():.0%} of the real variance is shown)"
-    figure = new_figure(10, 4.6, title)
+    title = f"PCA: both should cover the same ground\n{share.sum():.0%} of the real variance is shown"
+    figure = new_figure(7, 4, title)
     labels = [f"component {k + 1} ({part:.0%} of variance)" for k, part in enumerate(share.tolist())]
     for axis, (x, y) in zip(figure.subplots(1, 2), ((0, 1), (count - 2, count - 1)), strict=True):
         for rows, colour, label in zip(points, (REAL, SYNTHETIC), ("real", "synthetic"), strict=True):
@@ -51,14 +51,13 @@ def reward_figure(
     first, second = sample_both(real, synthetic, spec, max_rows, seed)
     rewards = [rows[:, spec.fields["reward"]].flatten() for rows in (first, second)]
     statistic = ks_statistic(rewards[0][:, None], rewards[1][:, None]).item()
-    figure = new_figure(
-        10, 3.6, f"Reward (KS {statistic:.3f}, 0 is equal) and discount: orange should match blue"
-    )
-    density, quantiles, discount = figure.subplots(1, 3, width_ratios=(1.2, 1, 0.8))
+    title = f"Reward and discount: orange should match blue\nKS of the reward {statistic:.3f} (0: equal, 1: disjoint)"
+    figure = new_figure(7, 3.4, title)
+    density, quantiles, discount = figure.subplots(1, 3, width_ratios=(1.1, 1, 1))
     draw_marginal(density, *rewards)
     density.set_xlabel("reward of a transition")
     density.set_ylabel("density (1 / reward)")
-    density.legend(fontsize=9)
+    density.legend(fontsize=8)
     at = torch.linspace(0.001, 0.999, 200)
     x, y = (torch.quantile(reward, at).numpy() for reward in rewards)
     ends = [min(x.min(), y.min()), max(x.max(), y.max())]
@@ -66,7 +65,7 @@ def reward_figure(
     quantiles.plot(x, y, ".", color=SYNTHETIC, markersize=4, label="quantiles")
     quantiles.set_xlabel("real reward")
     quantiles.set_ylabel("synthetic reward")
-    quantiles.legend(fontsize=9)
+    quantiles.legend(fontsize=8)
     _draw_discounts(discount, first, second, spec)
     return figure
 
@@ -81,8 +80,8 @@ def _draw_discounts(axis: Axes, first: Tensor, second: Tensor, spec: TransitionS
         (-0.2, 0.2), ended, (REAL, SYNTHETIC), ("real", "synthetic"), strict=True
     ):
         bars = axis.bar([offset, 1 + offset], [1 - share, share], 0.4, color=colour, label=label)
-        axis.bar_label(bars, fmt="{:.3f}", fontsize=9)
-    axis.set_xticks([0, 1], [f"{spec.discount:.4g}", "0 (terminal)"])
-    axis.set_xlabel("discount" if spec.terminal else "discount (always the same)")
+        axis.bar_label(bars, fmt="{:.3g}", fontsize=8)
+    axis.set_xticks([0, 1], [f"{spec.discount:.4g}", "0 (end)"])
+    axis.set_xlabel("discount" if spec.terminal else "discount (constant)")
     axis.set_ylabel("share of transitions")
     axis.set_ylim(0, 1.1)

@@ -34,7 +34,7 @@ def test_shares_of_the_discounts():
     figure = reward_figure(rows(400, 0, ended=0.25), rows(400, 1, ended=0.5), SPEC)
     heights = [round(bar.get_height(), 3) for bar in figure.axes[2].patches]
     assert heights == [0.75, 0.25, 0.5, 0.5]
-    assert [label.get_text() for label in figure.axes[2].get_xticklabels()] == ["0.95", "0 (terminal)"]
+    assert [label.get_text() for label in figure.axes[2].get_xticklabels()] == ["0.95", "0 (end)"]
 
 
 def test_without_a_terminal_column_every_discount_is_the_same():
@@ -47,4 +47,4 @@ def test_quantiles_of_equal_rewards_lie_on_the_diagonal():
     figure = reward_figure(rows(300, 0), rows(300, 0), SPEC)
     x, y = figure.axes[1].lines[1].get_data()
     np.testing.assert_allclose(x, y)
-    assert "KS 0.000" in figure.get_suptitle()
+    assert "KS of the reward 0.000" in figure.get_suptitle()
