@@ -21,7 +21,8 @@ from numpy.typing import NDArray
 from lightning_synther.data.streaming import data_files, frame_size, stream_episodes
 from lightning_synther.data.vd4rl import dataset_dir
 from lightning_synther.data.writers import Episode, Hdf5Writer, NpzWriter
-from lightning_synther.errors import BackendError, ConfigError, DataError, SyntherError
+from lightning_synther.envs.gymnasium_env import import_library
+from lightning_synther.errors import ConfigError, DataError, SyntherError
 from lightning_synther.progress import Progress
 
 EPISODES_PER_FILE = 25
@@ -51,8 +52,8 @@ def convert(
     path = Path(source)
     if not path.exists():
         raise DataError(f"{path} does not exist: give a folder of V-D4RL files or of a Minari dataset")
-    _require_minari()
-    data = next((folder for folder in (path / "data", path) if _metadata(folder)), None)
+    import_library("minari", "converting")
+    data = dataset_folder(path)
     if data is None:
         known = (path.parent.parent.name, path.parent.name) if path.name.endswith("px") else ()
         return to_minari(path, Path(destination), *_names(known, task, policy), progress)
@@ -208,6 +209,11 @@ def _images(observations: Any, where: str) -> NDArray[np.uint8]:
     return frames
 
 
+def dataset_folder(path: Path) -> Path | None:
+    """The folder of a Minari dataset's files: ``data`` in ``path``, or ``path``; None for anything else."""
+    return next((folder for folder in (path / "data", path) if _metadata(folder)), None)
+
+
 def _metadata(folder: Path) -> dict[str, Any] | None:
     with suppress(OSError, ValueError):
         content = json.loads((folder / _METADATA).read_text())
@@ -239,12 +245,3 @@ def _written_whole(target: Path) -> Iterator[Path]:
         partial.rename(target)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def _require_minari() -> None:
-    try:
-        import minari  # noqa: F401
-    except ImportError as error:
-        raise BackendError(
-            f"converting needs the package minari ({error}): install lightning-synther[minari]"
-        ) from error

@@ -6,21 +6,14 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from lightning.pytorch import seed_everything
-
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.evaluation.board import tag
 from lightning_synther.stages.config import DecoderConfig
 from lightning_synther.stages.dataset import PixelDataset
+from lightning_synther.stages.ensure import ensure, ensure_on_rank_zero
 from lightning_synther.stages.ranks import is_rank_zero
 from lightning_synther.stages.record import Stage
-from lightning_synther.stages.training import (
-    TrainerFactory,
-    ensure,
-    ensure_on_rank_zero,
-    fit,
-    stage_seed,
-)
+from lightning_synther.stages.training import TrainerFactory
 from lightning_synther.synthesis.decoder import (
     DecoderData,
     LatentDecoder,
@@ -58,21 +51,22 @@ class Decoding:
         }
         stage = Stage(self.factory.run_dir, "decoder", inputs, length="training.max_steps")
 
-        def build() -> dict[str, Any]:
-            seed_everything(stage_seed(seed, stage.name), verbose=False)
+        def make() -> tuple[LatentDecoder, DecoderData]:
             data = self._data(heldout=False, batch_size=config.batch_size)
             columns = data.store.spec.fields["observation"]
             size = self.pixels.train.observation_shape[-1]
             model = LatentDecoder(columns.stop - columns.start, size, config.width, config.lr)
             model.fit_normalizer(data.store.rows[:, columns])
-            trainer = self.factory.trainer(stage, config.training())
-            fit(stage, trainer, model, data)
+            return model, data
+
+        def build() -> dict[str, Any]:
+            self.factory.train(stage, config.training(), make)
             if not is_rank_zero():
                 return {}
             results = self._judge(stage)
-            for logger in trainer.loggers:
-                logger.log_metrics({"val/psnr_db": results["psnr"]}, step=trainer.global_step)
-                logger.finalize("success")
+            logger = self.factory.logger(stage.name)
+            logger.log_metrics({"val/psnr_db": results["psnr"]}, step=config.max_steps)
+            logger.finalize("success")
             return results
 
         ensure(stage, build)

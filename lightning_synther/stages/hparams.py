@@ -6,7 +6,7 @@ command line names them (``diffusion.model.width``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,9 @@ from lightning_synther.stages.training import TENSORBOARD
 #: Section of the scores, and folder of the hyperparameters among those of the stages.
 SUMMARY = "summary"
 #: What precedes the inputs of a stage on the command line, where it is not the stage's name.
-PREFIXES = {"dataset": "data.dataset.", "latents": "diffusion.", "agent": ""}
-#: Stages that repeat the inputs of others, or that no score depends on.
-LEFT_OUT = ("evaluation", "agent_real_only", "evaluation_real_only", "decoder", "decoded")
+PREFIXES = {"dataset": "data.dataset.", "states": "data.dataset.", "latents": "diffusion.", "agent": ""}
+#: Beginnings of stages that repeat the inputs of others, or that no score depends on.
+LEFT_OUT = ("evaluation", "agent_", "decode")
 #: Inputs that the command line has elsewhere: of every stage, and of the agent.
 RENAMED = {"seed": "seed_everything", "windows.": "data.dataset."}
 RENAMED_OF_AGENT = {"max_steps": "trainer.max_steps", "precision": "trainer.precision"}
@@ -45,7 +45,7 @@ def settings(records: Mapping[str, Mapping[str, Any]]) -> dict[str, bool | float
     """
     flat: dict[str, bool | float | str] = {}
     for stage, record in records.items():
-        if stage in LEFT_OUT:
+        if stage.startswith(LEFT_OUT):
             continue
         for key, value in record["inputs"].items():
             identifies = key in records or key == "stages" or key.endswith("fingerprint")
@@ -63,17 +63,20 @@ def _name(stage: str, key: str) -> str:
     return PREFIXES.get(stage, f"{stage}.") + key
 
 
-def metrics(summary: Mapping[str, Any]) -> dict[str, float]:
-    """The final scores, of `stages.summary.summarise`, that runs are compared by."""
-    scores = {f"agent_{name}": summary.get(name) for name in SCORES}
-    scores |= {f"real_only_{name}": (summary.get("real_only") or {}).get(name) for name in SCORES}
+def metrics(summary: Mapping[str, Any], arms: Iterable[str]) -> dict[str, float]:
+    """The final scores that runs are compared by, of `stages.summary.summarise`, the agent's and the ``arms``'."""
+    agents = {"agent": summary, **{arm: summary.get(arm) or {} for arm in arms}}
+    scores = {f"{agent}_{name}": found.get(name) for agent, found in agents.items() for name in SCORES}
     scores |= {f"fidelity_{name}": (summary.get("fidelity") or {}).get(name) for name in FIDELITY}
     scores["hours"] = sum(summary["seconds"].values()) / 3600
     return {name: float(value) for name, value in scores.items() if value is not None}
 
 
 def write_hparams(
-    run_dir: Path, records: Mapping[str, Mapping[str, Any]], summary: Mapping[str, Any]
+    run_dir: Path,
+    records: Mapping[str, Mapping[str, Any]],
+    summary: Mapping[str, Any],
+    arms: Iterable[str],
 ) -> None:
     """Write one session for the HPARAMS tab, anew each time, on rank zero.
 
@@ -85,7 +88,7 @@ def write_hparams(
     for old in (run_dir / TENSORBOARD / SUMMARY).glob("events.out.tfevents.*"):
         old.unlink()
     logger = SectionLogger(run_dir, TENSORBOARD, SUMMARY, SUMMARY)
-    scores = metrics(summary)
+    scores = metrics(summary, arms)
     _, start, end = hparams(settings(records), {f"{SUMMARY}/{name}": value for name, value in scores.items()})
     for part in (start, end):
         logger.experiment._get_file_writer().add_summary(part)

@@ -22,7 +22,10 @@ from tensorboard.plugins.projector.projector_config_pb2 import ProjectorConfig
 
 from lightning_synther import agents
 from lightning_synther.agents.sac_module import SAC
+from lightning_synther.data.store import TransitionStore
 from lightning_synther.data.store_writer import StoreWriter
+from lightning_synther.stages.real import RealTransitions
+from lightning_synther.stages.record import Stage
 from lightning_synther.stages.synthesis import judge
 from lightning_synther.stages.training import TrainerFactory
 from lightning_synther.transition import TransitionSpec
@@ -41,6 +44,7 @@ PLACEHOLDERS = {
     "versus": "(_floor|_train|)",
     "floor": "(_floor|)",
     "score": "[a-z_]+",
+    "arm": "(real_only|synthetic_only)",
 }
 
 
@@ -188,30 +192,24 @@ def test_the_projector_has_points_labels_and_thumbnails_of_both_kinds(everything
 
 
 def test_states_have_panels_and_a_projector_without_thumbnails(tmp_path):
+    real = RealTransitions(Stage(tmp_path, "states", {}))
     spec = TransitionSpec(observation_dim=3, action_dim=2, discount=0.99, terminal=True)
-    paths = {}
-    for seed, name in enumerate(("train", "made", "heldout")):
+    for seed, path in enumerate((real.stage.directory / "heldout", real.train, tmp_path / "made")):
         rows = torch.randn(60, spec.dim, generator=torch.Generator().manual_seed(seed))
         rows[:, -1] = (rows[:, -1] > 0).float()
-        paths[name] = tmp_path / name
-        with StoreWriter(paths[name], spec, 60, seed=0, producer="test", fingerprint="") as writer:
+        with StoreWriter(path, spec, 60, seed=0, producer="test", fingerprint="") as writer:
             writer.write(0, rows)
             writer.commit()
-    judge(
-        TrainerFactory(tmp_path, 0, {"accelerator": "cpu"}), paths["train"], paths["made"], paths["heldout"]
-    )
+    factory = TrainerFactory(tmp_path, 0, {"accelerator": "cpu"})
+    judge(factory, real, TransitionStore.open(tmp_path / "made"))
     folder = tmp_path / "tensorboard" / "synthesis"
-    assert {
-        f"synthesis/panels/{name}" for name in ("3_pca", "4_reward_and_discount", "5_novelty")
-    } <= tags_of(folder)
+    shown = {f"synthesis/panels/{name}" for name in ("3_pca", "4_reward_and_discount", "5_novelty")}
+    assert shown <= tags_of(folder)
     assert "synthesis/fidelity/ks_terminal" in tags_of(folder)
     config = text_format.Parse((folder / "projector_config.pbtxt").read_text(), ProjectorConfig())
     assert not config.embeddings[0].HasField("sprite")
-    assert (
-        (folder / config.embeddings[0].metadata_path)
-        .read_text()
-        .startswith("kind\treward\tdistance_to_real\n")
-    )
+    labels = (folder / config.embeddings[0].metadata_path).read_text()
+    assert labels.startswith("kind\treward\tdistance_to_real\n")
 
 
 def test_a_rebuilt_stage_replaces_what_it_showed(everything, root, tmp_path):
