@@ -16,6 +16,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from urllib.error import URLError
+from urllib.parse import urlencode
+from urllib.request import urlopen
 
 from PIL import Image
 from selenium.webdriver import Chrome, ChromeOptions, ChromeService
@@ -60,11 +63,23 @@ def serving(logdir: str, port: int) -> Iterator[str]:
         "--load_fast=false",
     ]
     process = subprocess.Popen(argv, stderr=subprocess.DEVNULL)
+    url = f"http://localhost:{port}/"
     try:
-        yield f"http://localhost:{port}/"
+        while process.poll() is None and not answers(url):
+            time.sleep(1)
+        yield url
     finally:
         process.terminate()
         process.wait()
+
+
+def answers(url: str) -> bool:
+    """Whether TensorBoard has read some runs."""
+    try:
+        with urlopen(f"{url}data/runs") as answer:
+            return len(answer.read()) > len("[]\n")
+    except URLError:
+        return False
 
 
 @contextmanager
@@ -98,33 +113,34 @@ def wait(browser: Chrome, selector: str, at_least: int = 1, seconds: float = 180
 
 
 def scalars(browser: Chrome) -> None:
-    """Curves of the agent and the diffusion model."""
-    wait(browser, "scalar-card svg, scalar-card canvas", 4)
+    """Curves, without the pane of settings."""
+    wait(browser, "scalar-card", 4)
+    click(browser, "button", "Settings")
 
 
 def images(browser: Chrome) -> None:
-    """The panels."""
-    wait(browser, "image-card img, tf-image-loader img", 2)
+    """The panels, without the pane of settings."""
+    wait(browser, "image-card img", 2)
+    click(browser, "button", "Settings")
 
 
 def hparams(browser: Chrome) -> None:
     """The table of runs."""
-    wait(browser, "tb-hparams-table, tf-hparams-table-view, hparams-table, vaadin-grid", 1)
+    wait(browser, "vaadin-grid-cell-content", 10)
 
 
 def projector(browser: Chrome) -> None:
-    """Points, by kind."""
-    wait(browser, "vz-projector canvas", 1)
+    """The projector draws in a frame of its own, which says nothing of when it is done."""
+    wait(browser, "iframe")
 
 
-TABS: dict[str, tuple[str, Callable[[Chrome], None]]] = {
-    "scalars": (
-        "?smoothing=0&tagFilter=agent%2F(test%7Ceval%7Ctrain%2Factor)%7Cdiffusion%2F(train%2Floss%7Cval%2Floss%24)#timeseries",
-        scalars,
-    ),
-    "images": ("?tagFilter=panels#timeseries", images),
-    "hparams": ("#hparams", hparams),
-    "projector": ("#projector", projector),
+#: Tags of the curves that are shown.
+CURVES = "agent/(test/return_mean|train/actor_bc_loss)|diffusion/(train/loss|val/loss|fidelity/ks_mean)$"
+TABS: dict[str, tuple[str, dict[str, str], Callable[[Chrome], None]]] = {
+    "scalars": ("timeseries", {"smoothing": "0", "tagFilter": CURVES}, scalars),
+    "images": ("timeseries", {"tagFilter": "synthesis/panels"}, images),
+    "hparams": ("hparams", {}, hparams),
+    "projector": ("projector", {}, projector),
 }
 
 
@@ -147,13 +163,14 @@ def main() -> None:
     parser.add_argument("--tabs", nargs="+", default=list(TABS), choices=list(TABS))
     parser.add_argument("--folder", type=Path, default=FOLDER)
     parser.add_argument("--port", type=int, default=6123)
-    parser.add_argument("--settle", type=float, default=10, help="seconds between loaded and drawn")
+    parser.add_argument("--runs", default="", help="regular expression of the runs in curves and panels")
+    parser.add_argument("--settle", type=float, default=20, help="seconds between loaded and drawn")
     args = parser.parse_args()
-    with serving(args.logdir, args.port) as url, browsing(1400, 900) as browser:
+    with serving(args.logdir, args.port) as url, browsing(1400, 1050) as browser:
         for tab in args.tabs:
-            address, ready = TABS[tab]
-            browser.get("about:blank")
-            browser.get(url + address)
+            page, query, ready = TABS[tab]
+            browser.get("about:blank")  # so that the next address is loaded anew, whatever its fragment
+            browser.get(f"{url}?{urlencode({**query, 'runFilter': args.runs})}#{page}")
             ready(browser)
             time.sleep(args.settle)
             save(browser, args.folder / f"tensorboard_{tab}.png")
