@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lightning_synther.stages.hparams import write_hparams
 from lightning_synther.stages.ranks import is_rank_zero
 from lightning_synther.stages.record import read_json, write_json
 from lightning_synther.stages.training import TENSORBOARD
@@ -50,10 +51,11 @@ def summarise(run_dir: Path, seed: int, scores: Mapping[str, Mapping[str, Any]])
 
 
 def write_summary(run_dir: Path, seed: int, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Write ``<run_dir>/summary.json`` and log its essence, on rank zero."""
+    """Write ``<run_dir>/summary.json`` and TensorBoard's HPARAMS, and log the essence, on rank zero."""
     summary = summarise(run_dir, seed, scores)
     if is_rank_zero():
         write_json(run_dir / "summary.json", summary)
+        write_hparams(run_dir, _stage_records(run_dir), summary, ARMS)
         log.info("\n%s", describe(summary, run_dir))
     return summary
 
