@@ -88,11 +88,10 @@ class AgentStage:
                 f"model.observation is {found!r}, but the agent is trained on {preview.observation}: give "
                 f"model.observation {preview.observation}"
             )
-        if preview.encoder_config is None:
-            self.model.build(observation_dim=1, action_dim=1)
-        else:
-            assert isinstance(dataset, DatasetConfig)
-            self.model.build(env=dataset.env(), action_dim=1, encoder_config=dict(preview.encoder_config))
+        known: dict[str, Any] = {"observation_dim": 1}
+        if preview.encoder_config is not None:
+            known = {"encoder_config": dict(preview.encoder_config)}
+        self.model.build(env=dataset.env(), action_dim=1, **known)
 
     def run(self) -> dict[str, Any]:
         """Train what is not trained, evaluate what is not evaluated; returns the scores."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jsonargparse import Namespace
 
 from lightning_synther.data.subset import Subset
@@ -46,6 +48,15 @@ def make_chain(config: Namespace, factory: TrainerFactory) -> Chain | None:
     pixels = issubclass(import_class(config.data.class_path), SynthERData)
     source = _pixels(config, factory, subset) if pixels else _states(config, factory, subset)
     return Chain(source, _generation(config, factory))
+
+
+def named_env(config: Namespace) -> dict[str, Any] | None:
+    """What the dataset of ``config`` says of the environment that its agents act in; None where it says nothing."""
+    if config.data is None or config.data.init_args.get("dataset") is None:
+        return None
+    settings = import_class(config.data.class_path).dataset_class(**config.data.init_args.dataset.as_dict())
+    env: dict[str, Any] | None = settings.env()
+    return env
 
 
 def _generation(config: Namespace, factory: TrainerFactory) -> Generation:

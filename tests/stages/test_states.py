@@ -75,7 +75,7 @@ def test_states_are_normalised_by_the_real_data(finished):
     for name in ("agent", "agent_real_only", "agent_synthetic_only"):
         encoder = load_checkpoint(finished / "run" / name / "final.ckpt").encoder
         np.testing.assert_allclose(encoder.mean.numpy(), states.mean(0), rtol=1e-4, atol=1e-5)
-        np.testing.assert_allclose(encoder.std.numpy(), states.std(0) + 1e-3, rtol=1e-4)
+        np.testing.assert_allclose(encoder.scale.numpy(), states.std(0) + 1e-3, rtol=1e-4)
 
 
 def test_a_second_run_reuses_everything(refit):
