@@ -23,6 +23,7 @@ _EXPORTS = {
     "LatentDiffusion": "diffusion.module",
     "LatentEncoder": "networks.encoders",
     "OnlineData": "online.interaction",
+    "OnlineSynthERData": "online.synthetic",
     "PixelData": "data.datamodules",
     "PixelReplay": "data.replay",
     "ReplayData": "data.datamodules",

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from lightning_synther.envs.control import ControlEnv, EnvConfig
-from lightning_synther.online.replay import RingReplay
+from lightning_synther.online.replay import Replay
 from lightning_synther.online.replay_recorder import LedTo, ReplayRecorder, recorder_of
 from lightning_synther.seeding import derive_seed
 from lightning_synther.transition import Transition
@@ -26,15 +26,36 @@ class Environments:
     Everything drawn is a function of (seed, rank, counter): the actions' noise of the number of steps taken,
     an episode's start of its number. A checkpoint does not hold physics states: they are reached again by
     playing the actions of the unfinished episodes, which takes a fraction of a second.
+
+    An episode that ends at its first step is one transition like any other: its discount is 0 where the environment
+    ended it for good, and the next episode begins.
+
+    Args:
+        config: the environment.
+        num_envs: how many of it.
+        capacity: transitions that are kept.
+        gamma: discount of an agent step.
+        seed: of everything drawn.
+        rank: of this process.
+        replay_path: file of the replay memory; None keeps it in the process.
+        max_steps: agent steps that will ever be taken, for that file.
     """
 
     def __init__(
-        self, config: EnvConfig, num_envs: int, capacity: int, gamma: float, seed: int, rank: int = 0
+        self,
+        config: EnvConfig,
+        num_envs: int,
+        capacity: int,
+        gamma: float,
+        seed: int,
+        rank: int = 0,
+        replay_path: Path | None = None,
+        max_steps: int = 0,
     ) -> None:
         self._envs = [ControlEnv(config, seed=i) for i in range(num_envs)]
         self.action_dim = self._envs[0].action_dim
         self.observation_dim = self._envs[0].observation_shape[0]
-        self.replay = RingReplay(capacity, self.observation_dim, self.action_dim)
+        self.replay = Replay(capacity, self.observation_dim, self.action_dim, replay_path, max_steps)
         self.gamma, self.seed, self.rank = gamma, seed, rank
         self.num_steps = 0
         self._num_episodes = 0

@@ -22,12 +22,14 @@ from lightning_synther.data.updates import UpdateData
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
 from lightning_synther.networks.encoders import read_checkpoint
+from lightning_synther.online.synthetic import OnlineSynthERData
 from lightning_synther.stages.chain import Artefacts, ModuleConfig
 from lightning_synther.stages.checkpoints import load_checkpoint
 from lightning_synther.stages.config import DatasetConfig, EvaluationConfig, check_training
 from lightning_synther.stages.data import EvaluationData
 from lightning_synther.stages.ranks import barrier, is_rank_zero
 from lightning_synther.stages.record import Stage
+from lightning_synther.stages.resynthesis import Resynthesis
 from lightning_synther.stages.training import (
     TrainerFactory,
     ensure,
@@ -37,6 +39,7 @@ from lightning_synther.stages.training import (
     stage_seed,
 )
 from lightning_synther.synthesis.conditions import compute_conditions
+from lightning_synther.transition import TransitionSpec
 
 #: Settings of the final Trainer that the run decides itself.
 OWN_TRAINER_SETTINGS = (
@@ -68,6 +71,7 @@ class AgentStage:
         name: folder in the run directory.
         artefacts: what the stages before made; None for an agent that needs none (states, online).
         data_overrides: arguments of the data that differ from the config (the real-only comparison).
+        resynthesis: how an online run makes its synthetic transitions; None for any other.
     """
 
     factory: TrainerFactory
@@ -80,6 +84,7 @@ class AgentStage:
     evaluation: EvaluationConfig
     artefacts: Artefacts | None = None
     data_overrides: Mapping[str, Any] = field(default_factory=dict)
+    resynthesis: Resynthesis | None = None
 
     def check(self, encoder_config: Mapping[str, Any] | None = None) -> None:
         """Raise `ConfigError` now for what would otherwise come out after the stages before.
@@ -104,7 +109,13 @@ class AgentStage:
             self.trainer.get("precision"),
         )
         args = self._data_args()
-        _decided_by_data(self.model, self._build_data(args))
+        data = self._build_data(args)
+        decided = _decided_by_data(self.model, data)
+        if self.resynthesis is not None and isinstance(data, OnlineSynthERData):
+            spec = TransitionSpec(
+                decided["observation_dim"], decided["action_dim"], data.gamma, data.terminals
+            )
+            self.resynthesis.check(spec, self.model.cls)
         if encoder_config is not None:
             self.model.build(env=args["dataset"].env(), action_dim=1, encoder_config=dict(encoder_config))
 
@@ -144,7 +155,7 @@ class AgentStage:
             seed_everything(stage_seed(self.factory.seed, "agent"), verbose=False)
             model, data = self._build(args)
             fit(stage, self._trainer(stage), model, data)
-            return {}
+            return data.results() if isinstance(data, UpdateData) else {}
 
         ensure(stage, build)
         return stage
@@ -164,6 +175,8 @@ class AgentStage:
             "seed": self.factory.seed,
             "stages": self.artefacts.fingerprint if self.artefacts else None,
         }
+        if self.resynthesis is not None:
+            inputs["resynthesis"] = self.resynthesis.inputs()
         if self.artefacts is None:
             inputs |= {key: _contents(data_args[key]) for key in STORES if data_args.get(key)}
             if checkpoint := self.model.init_args.get("encoder_checkpoint"):
@@ -182,7 +195,10 @@ class AgentStage:
         return agent, self._build_data({**args, **stores})
 
     def _build_data(self, args: Mapping[str, Any]) -> pl.LightningDataModule:
-        return cast(pl.LightningDataModule, self.data.cls(**args))
+        data = cast(pl.LightningDataModule, self.data.cls(**args))
+        if isinstance(data, OnlineSynthERData):
+            data.resynthesise = self.resynthesis
+        return data
 
     def _trainer(self, stage: Stage) -> pl.Trainer:
         settings = {key: instantiate(value) for key, value in self.trainer.items() if value is not None}

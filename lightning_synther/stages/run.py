@@ -13,6 +13,7 @@ from lightning_synther.agents.agent import Agent
 from lightning_synther.data.synther_npz import export_npz
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
+from lightning_synther.online.synthetic import OnlineSynthERData
 from lightning_synther.stages.agent import AgentStage, check_env, evaluate
 from lightning_synther.stages.chain import Artefacts, Chain, ModuleConfig
 from lightning_synther.stages.checkpoints import import_class, load_checkpoint
@@ -22,12 +23,14 @@ from lightning_synther.stages.config import (
     EvaluationConfig,
     LatentsConfig,
     MonitorConfig,
+    ResynthesisConfig,
     StageTraining,
     SynthesisConfig,
 )
 from lightning_synther.stages.data import EvaluationData, SynthERData
 from lightning_synther.stages.ranks import is_rank_zero
 from lightning_synther.stages.record import write_json
+from lightning_synther.stages.resynthesis import Resynthesis
 from lightning_synther.stages.summary import describe_scores, write_summary
 from lightning_synther.stages.synthesis import sample_store
 from lightning_synther.stages.training import TrainerFactory
@@ -161,6 +164,22 @@ class Run:
             keep_every=cfg.keep_every,
             evaluation=EvaluationConfig(**cfg.evaluation.as_dict()),
             artefacts=artefacts,
+            resynthesis=self._resynthesis(),
+        )
+
+    def _resynthesis(self) -> Resynthesis | None:
+        """How an online run makes synthetic transitions; None where the data make none."""
+        cfg = self.config
+        if not issubclass(import_class(cfg.data.class_path), OnlineSynthERData):
+            return None
+        return Resynthesis(
+            factory=self.factory,
+            folder="agent/resynthesis",
+            diffusion=ModuleConfig(LatentDiffusion, cfg.diffusion.model.as_dict()),
+            training=StageTraining(**cfg.diffusion.training.as_dict()),
+            synthesis=SynthesisConfig(**cfg.synthesis.as_dict()),
+            config=ResynthesisConfig(**cfg.resynthesis.as_dict()),
+            conditions=cfg.diffusion.conditions,
         )
 
     def _evaluate(self, verb: str) -> None:
