@@ -25,6 +25,15 @@ from lightning_synther.transition import Transition, TransitionSpec
 
 log = logging.getLogger(__name__)
 
+#: Figures of a resynthesis that are printed; all of them are logged.
+SHOWN = {
+    "loss": "loss",
+    "fidelity/ks_mean": "KS",
+    "fidelity/dynamics_error": "dynamics error",
+    "seconds_training": "s training",
+    "seconds_sampling": "s sampling",
+}
+
 
 @dataclass(frozen=True)
 class Synthesis:
@@ -212,8 +221,5 @@ class OnlineSynthERData(OnlineData):
         metrics = {f"resynthesis/{name}": value for name, value in figures.items()} | shares
         for logger in self._trainer.loggers:
             logger.log_metrics(metrics, step=steps)
-        log.info(
-            "resynthesis after %d agent steps: %s",
-            steps,
-            ", ".join(f"{name} {value:.4g}" for name, value in figures.items()),
-        )
+        shown = [f"{label} {figures[name]:.3g}" for name, label in SHOWN.items() if name in figures]
+        log.info("resynthesis after %d agent steps: %s", steps, ", ".join(shown))
