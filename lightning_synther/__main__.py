@@ -51,8 +51,12 @@ FUNCTIONS = {
         "lightning_synther.synthesis.compare",
         "compare synthetic with real transitions, print and plot",
     ),
+    "report": (
+        "lightning_synther.stages.report",
+        "aggregate finished runs by config and over seeds: table, intervals, plot",
+    ),
 }
-POSITIONAL = {"convert", "inspect"}  # whose required parameters are given without their names
+POSITIONAL = {"convert", "inspect", "report"}  # whose required parameters are given without their names
 SUMMARIES = STAGES | {name: summary for name, (_, summary) in FUNCTIONS.items()}
 
 
@@ -110,7 +114,16 @@ def call_function(
     parameters = inspect.signature(function).parameters
     description = (inspect.getdoc(function) or "").split("\n\n")[0]
     parser = ArgumentParser(prog=f"{PROG} {name}", description=description, exit_on_error=False)
-    parser.add_function_arguments(function, as_group=False, as_positional=positional)
+    several = (
+        {key for key, parameter in parameters.items() if parameter.annotation == "list[str]"}
+        if positional
+        else set()
+    )
+    for (
+        key
+    ) in several:  # as a shell's pattern gives them; jsonargparse would ask for one word, a list in brackets
+        parser.add_argument(key, nargs="+", type=str, help="one or more")
+    parser.add_function_arguments(function, as_group=False, as_positional=positional, skip=several)
     try:
         settings: dict[str, Any] = parser.parse_args(_explicit_flags(argv, parameters)).as_dict()
     except ArgumentError as error:
