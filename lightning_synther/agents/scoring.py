@@ -10,8 +10,10 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
+from lightning_synther.envs.config import EnvConfig
 from lightning_synther.errors import ConfigError
 from lightning_synther.evaluation.episodes import run_episodes
+from lightning_synther.evaluation.references import references
 from lightning_synther.evaluation.rollout import EpisodeResult
 from lightning_synther.evaluation.scores import score_summary, unique_results
 from lightning_synther.evaluation.video import add_video
@@ -56,11 +58,15 @@ class ScoredAgent(LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Gather the episodes of all ranks and log their scores."""
         results = unique_results(self._gather())
-        scores = score_summary([result.episode_return for result in results])
+        assert self.env is not None
+        against = references(EnvConfig.from_dict(self.env))
+        scores = score_summary([result.episode_return for result in results], against)
         length = sum(result.length for result in results) / len(results)
         self.eval_results = {**scores, "episode_length": length}
         names = ("return_mean", "return_stderr", "normalized_score", "episode_length")
-        figures = {f"eval/{name}": float(self.eval_results[name]) for name in names}
+        figures = {
+            f"eval/{name}": float(self.eval_results[name]) for name in names if name in self.eval_results
+        }
         # For callbacks; loggers get them below, with the update as their step.
         self.log_dict(figures, logger=False, sync_dist=True)
         if not self.trainer.sanity_checking and self.trainer.is_global_zero:

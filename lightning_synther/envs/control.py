@@ -4,67 +4,14 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from lightning_synther.envs.config import EnvConfig, StepResult
 from lightning_synther.envs.tasks import camera_id, load_suite, parse_task, rendering_error
 from lightning_synther.errors import ConfigError
-
-Observation = Literal["pixels", "states"]
-
-
-@dataclass(frozen=True)
-class EnvConfig:
-    """What makes an environment, in plain types, so that a checkpoint can hold it.
-
-    ``task``: a dm_control suite task such as ``cheetah_run``. ``observation``: ``pixels`` gives the last
-    ``frame_stack`` images of ``image_size`` pixels a side, ``states`` the flat proprioceptive vector.
-    ``action_repeat``: control steps per action. ``time_limit``: simulated seconds of an episode, None for the
-    task's own limit.
-    """
-
-    task: str
-    observation: Observation = "pixels"
-    image_size: int = 84
-    frame_stack: int = 3
-    action_repeat: int = 2
-    time_limit: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.observation not in get_args(Observation):
-            raise ConfigError(f"observation is {self.observation!r}: give 'pixels' or 'states'")
-        for name in ("image_size", "frame_stack", "action_repeat"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} is {getattr(self, name)}: give 1 or more")
-        if self.time_limit is not None and not self.time_limit > 0:
-            raise ConfigError(f"time_limit is {self.time_limit}: give a positive number of seconds, or null")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain types, for JSON and for checkpoints that load weights-only."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> EnvConfig:
-        """Inverse of `to_dict`; `ConfigError` names a key that no environment has."""
-        unknown = sorted(set(values) - set(cls.__dataclass_fields__))
-        if unknown or "task" not in values:
-            raise ConfigError(
-                f"environment settings {sorted(values)} must hold 'task' and only keys of "
-                f"{list(cls.__dataclass_fields__)}: mend {', '.join(unknown) or 'the missing task'}"
-            )
-        return cls(**values)
-
-
-class StepResult(NamedTuple):
-    """What one action led to; ``discount`` is the environment's own: 1 when time ran out, 0 at a true end."""
-
-    observation: NDArray[Any]
-    reward: float
-    discount: float
-    last: bool
 
 
 class ControlEnv:

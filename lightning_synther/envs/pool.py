@@ -13,7 +13,8 @@ from typing import Any, NamedTuple, Self
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from lightning_synther.envs.control import ControlEnv, EnvConfig, StepResult
+from lightning_synther.envs.config import EnvConfig, Environment, StepResult
+from lightning_synther.envs.factory import make_env
 from lightning_synther.envs.worker import start_workers
 from lightning_synther.errors import ConfigError
 
@@ -32,8 +33,8 @@ class EnvHost:
 
     def __init__(self, config: EnvConfig) -> None:
         self._config = config
-        self._envs: dict[int, ControlEnv] = {}
-        self._spare: ControlEnv | None = ControlEnv(config)
+        self._envs: dict[int, Environment] = {}
+        self._spare: Environment | None = make_env(config)
 
     def describe(self) -> tuple[tuple[int, ...], int, int | None]:
         """(observation shape, action dimension, step limit) of the task."""
@@ -57,9 +58,9 @@ class EnvHost:
         for env in self._envs.values():
             env.close()
 
-    def _env(self, index: int) -> ControlEnv:
+    def _env(self, index: int) -> Environment:
         if index not in self._envs:
-            self._envs[index], self._spare = self._spare or ControlEnv(self._config), None
+            self._envs[index], self._spare = self._spare or make_env(self._config), None
         return self._envs[index]
 
 

@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_synther.envs.control import EnvConfig
+from lightning_synther.envs.config import EnvConfig
 from lightning_synther.envs.tasks import load_suite, parse_task
 from lightning_synther.errors import ConfigError, DataError
 

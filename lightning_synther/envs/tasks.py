@@ -67,6 +67,11 @@ def _without_half_made_contexts(unraisable: sys.UnraisableHookArgs) -> None:
 
 def parse_task(task: str) -> tuple[str, str]:
     """Split ``"ball_in_cup_catch"`` into (domain, task); `ConfigError` names the nearest known tasks."""
+    if ":" in task:
+        raise ConfigError(
+            f"{task} is no dm_control task, and this works with dm_control's physics and cameras only: give a task "
+            "as in cheetah_run"
+        )
     known = {f"{domain}_{name}": (domain, name) for domain, name in load_suite().ALL_TASKS}
     if task not in known:
         near = difflib.get_close_matches(task, known, n=3, cutoff=0.5) or sorted(known)[:3]

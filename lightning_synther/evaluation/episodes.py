@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from lightning_synther.envs.control import EnvConfig
+from lightning_synther.envs.config import EnvConfig
 from lightning_synther.errors import ConfigError
 from lightning_synther.evaluation.rollout import EpisodeResult, rollout
 from lightning_synther.seeding import derive_seed

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lightning_synther.envs.control import EnvConfig
+from lightning_synther.envs.config import EnvConfig
 from lightning_synther.envs.pool import EnvPool
 
 Policy = Callable[[NDArray[Any]], NDArray[Any]]

@@ -8,12 +8,17 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lightning_synther.errors import ConfigError
+from lightning_synther.evaluation.references import DM_CONTROL_REFERENCES, References
 from lightning_synther.evaluation.rollout import EpisodeResult
 
 
-def normalized_score(returns: ArrayLike) -> float:
-    """Mean return over 10: dm_control's lie in [0, 1000], scores in [0, 100] (V-D4RL, Lu et al. 2023)."""
-    return float(np.asarray(returns, dtype=np.float64).mean()) / 10
+def normalized_score(returns: ArrayLike, against: References = DM_CONTROL_REFERENCES) -> float:
+    """100 (mean return - low) / (high - low) for references ``against`` = (low, high) (D4RL, Fu et al. 2020).
+
+    dm_control's returns lie in [0, 1000], so there it is the mean return over 10 (V-D4RL, Lu et al. 2023).
+    """
+    low, high = against
+    return 100 * (float(np.asarray(returns, dtype=np.float64).mean()) - low) / (high - low)
 
 
 def standard_error(values: ArrayLike) -> float:
@@ -32,8 +37,13 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
-def score_summary(returns: Sequence[float]) -> dict[str, float | int | list[float]]:
-    """What a run reports about its evaluation, in plain types for JSON; `ConfigError` without any episode."""
+def score_summary(
+    returns: Sequence[float], against: References | None = DM_CONTROL_REFERENCES
+) -> dict[str, float | int | list[float]]:
+    """What a run reports about its evaluation, in plain types for JSON; `ConfigError` without any episode.
+
+    Without references to measure ``against`` there is no ``normalized_score``.
+    """
     if len(returns) == 0:
         raise ConfigError("no evaluation episode was run: set eval_episodes to 1 or more")
     low, high = bootstrap_interval(returns)
@@ -43,7 +53,7 @@ def score_summary(returns: Sequence[float]) -> dict[str, float | int | list[floa
         "return_low": low,
         "return_high": high,
         "episodes": len(returns),
-        "normalized_score": normalized_score(returns),
+        **({} if against is None else {"normalized_score": normalized_score(returns, against)}),
         "returns": [float(value) for value in returns],
     }
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lightning_synther.data.vd4rl import dataset_dir
-from lightning_synther.envs.control import EnvConfig
+from lightning_synther.envs.config import EnvConfig
 from lightning_synther.envs.pool import EnvPool
 from lightning_synther.errors import ConfigError
 from lightning_synther.online.kinds import Kind, find_kind

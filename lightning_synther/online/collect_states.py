@@ -9,7 +9,8 @@ import numpy as np
 from lightning_synther.data.conditions import write_condition
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.data.store_writer import StoreWriter
-from lightning_synther.envs.control import ControlEnv, EnvConfig
+from lightning_synther.envs.config import EnvConfig, Environment
+from lightning_synther.envs.factory import make_env
 from lightning_synther.errors import ConfigError
 from lightning_synther.online.policies import BehaviourPolicy, load_policy
 from lightning_synther.progress import Progress
@@ -24,19 +25,19 @@ def collect_states(
     *,
     episodes: int = 20,
     seed: int = 0,
-    action_repeat: int = 2,
+    action_repeat: int | None = None,
     time_limit: float | None = None,
     gamma: float = 0.99,
 ) -> TransitionStore:
     """Play a policy and store its transitions of states: about 10,000 of them in five seconds.
 
     Args:
-        task: dm_control task, as in ``cheetah_run``.
+        task: dm_control task, as in ``cheetah_run``, or ``gymnasium:<id>`` with the policy ``random``.
         policy: name of a shipped policy, ``random``, or a .safetensors policy file.
         path: store to write; its condition ``episode`` numbers the episodes.
         episodes: how many to play; those of two seeds have nothing in common.
         seed: of the starts and of the sampled actions.
-        action_repeat: environment steps per action.
+        action_repeat: environment steps per action (None: 2 in dm_control, 1 in Gymnasium).
         time_limit: simulated seconds of an episode (None: the task's own).
         gamma: discount of one transition.
     """
@@ -44,13 +45,16 @@ def collect_states(
         raise ConfigError(f"episodes is {episodes}: give at least 1")
     if Path(path).exists():
         raise ConfigError(f"the store {path} exists: give another path, or remove it")
-    behaviour = load_policy(policy, task)
+    config = EnvConfig.from_dict(
+        {"task": task, "observation": "states", "action_repeat": action_repeat, "time_limit": time_limit}
+    )
+    behaviour, action_repeat = load_policy(policy, task), config.action_repeat
     if behaviour.action_repeat not in (None, action_repeat):
         raise ConfigError(
             f"policy {policy} was trained with action_repeat {behaviour.action_repeat}, not {action_repeat}: "
             f"set action_repeat to {behaviour.action_repeat}"
         )
-    env = ControlEnv(EnvConfig(task, "states", action_repeat=action_repeat, time_limit=time_limit))
+    env = make_env(config)
     played = []
     with Progress(f"{task} {policy}", episodes, "episodes") as progress:
         for episode in range(episodes):
@@ -78,7 +82,7 @@ def collect_states(
     return store
 
 
-def _play(env: ControlEnv, policy: BehaviourPolicy, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def _play(env: Environment, policy: BehaviourPolicy, seed: int) -> tuple[np.ndarray, np.ndarray]:
     """Rows s, a, r, s' (T, D) of one episode, and its discounts (T, 1)."""
     rng = np.random.default_rng(seed)
     state, rows, discounts, last = env.reset(seed), [], [], False

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lightning_synther.envs.control import ControlEnv, EnvConfig
+from lightning_synther.envs.config import EnvConfig
+from lightning_synther.envs.factory import make_env
 from lightning_synther.online.replay import Replay
 from lightning_synther.online.replay_recorder import LedTo, ReplayRecorder, recorder_of
 from lightning_synther.seeding import derive_seed
@@ -52,7 +53,7 @@ class Environments:
         replay_path: Path | None = None,
         max_steps: int = 0,
     ) -> None:
-        self._envs = [ControlEnv(config, seed=i) for i in range(num_envs)]
+        self._envs = [make_env(config, seed=i) for i in range(num_envs)]
         self.action_dim = self._envs[0].action_dim
         self.observation_dim = self._envs[0].observation_shape[0]
         self.replay = Replay(capacity, self.observation_dim, self.action_dim, replay_path, max_steps)

@@ -12,7 +12,8 @@ import numpy as np
 from torch import nn
 
 from lightning_synther.agents.sac_module import SAC
-from lightning_synther.envs.control import ControlEnv, EnvConfig
+from lightning_synther.envs.config import EnvConfig
+from lightning_synther.envs.factory import make_env
 from lightning_synther.errors import ConfigError, DataError
 from lightning_synther.networks.encoders import read_checkpoint
 from lightning_synther.online.policies import BehaviourPolicy, PolicySpec, load_policy, save_policy
@@ -101,7 +102,7 @@ def complete_card(card: dict[str, Any], policy: BehaviourPolicy, env: EnvConfig)
 
 def play(policy: BehaviourPolicy, config: EnvConfig, seed: int, deterministic: bool = False) -> float:
     """Return of one episode on states; environment and action noise are functions of ``seed``."""
-    env = ControlEnv(config, seed)
+    env = make_env(config, seed)
     rng = np.random.default_rng(seed)
     state, total, last = env.reset(seed), 0.0, False
     while not last:

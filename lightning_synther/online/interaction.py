@@ -13,7 +13,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from lightning_synther.data.updates import EpisodesMixin, UpdateData, Updates
-from lightning_synther.envs.control import ControlEnv, EnvConfig
+from lightning_synther.envs.config import EnvConfig
+from lightning_synther.envs.factory import make_env
 from lightning_synther.errors import ConfigError
 from lightning_synther.online.environments import Environments, Floats
 from lightning_synther.online.time_split import TimeSplit
@@ -95,7 +96,7 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
 
     def agent_arguments(self) -> dict[str, Any]:
         """The environment, and the sizes of its states and actions."""
-        env = ControlEnv(self.env)
+        env = make_env(self.env)
         return {
             "observation": "states",
             "observation_dim": env.observation_shape[0],

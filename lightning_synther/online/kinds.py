@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from lightning_synther.envs.control import EnvConfig
+from lightning_synther.envs.config import EnvConfig
 from lightning_synther.errors import ConfigError
 from lightning_synther.online import policies
 from lightning_synther.online.packing import Part

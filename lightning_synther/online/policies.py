@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from lightning_synther.envs.control import ControlEnv, EnvConfig
+from lightning_synther.envs.config import EnvConfig
+from lightning_synther.envs.factory import make_env
 from lightning_synther.errors import ConfigError, DataError
 
 Floats = NDArray[np.float32]
@@ -30,7 +31,7 @@ class BehaviourPolicy(Protocol):
 
     @property
     def task(self) -> str:
-        """The dm_control task that it plays."""
+        """The task that it plays."""
         ...
 
     @property
@@ -118,7 +119,7 @@ def load_policy(name_or_path: str, task: str) -> BehaviourPolicy:
     Raises `ConfigError` for an unknown name or a policy of another task, `DataError` for an unreadable file.
     """
     if name_or_path == "random":
-        return RandomPolicy(task, ControlEnv(EnvConfig(task, observation="states"), seed=0).action_dim)
+        return RandomPolicy(task, make_env(EnvConfig(task, observation="states")).action_dim)
     path = policy_path(name_or_path, task)
     policy = _read(path)
     if policy.task != task:

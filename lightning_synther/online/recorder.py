@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_synther.data.vd4rl import NpzWriter
-from lightning_synther.envs.control import ControlEnv, EnvConfig
+from lightning_synther.envs.config import EnvConfig
+from lightning_synther.envs.control import ControlEnv
 from lightning_synther.envs.worker import start_workers, wait_for_any
 from lightning_synther.errors import BackendError, DataError
 from lightning_synther.online.policies import load_policy

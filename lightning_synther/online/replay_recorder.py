@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_synther.envs.control import ControlEnv
+from lightning_synther.envs.config import Environment
 from lightning_synther.errors import ConfigError
 from lightning_synther.online.recording import ROWS, RecordingMetadata, row_type
 
@@ -52,7 +52,7 @@ class ReplayRecorder:
 
     def add(
         self,
-        env: ControlEnv,
+        env: Environment,
         episode: int,
         seed: int,
         step: int,
@@ -132,7 +132,7 @@ class ReplayRecorder:
             )
 
 
-def recorder_of(path: str | Path, env: ControlEnv, seed: int, num_rows: int) -> ReplayRecorder:
+def recorder_of(path: str | Path, env: Environment, seed: int, num_rows: int) -> ReplayRecorder:
     """A recorder of the environment ``env``, whose episodes derive from ``seed``."""
     config = env.config
     metadata = RecordingMetadata(config.task, config.action_repeat, config.time_limit, seed)

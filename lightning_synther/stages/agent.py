@@ -17,6 +17,7 @@ from lightning.pytorch import seed_everything
 
 from lightning_synther.agents.agent import Agent
 from lightning_synther.data.conditions import read_conditions
+from lightning_synther.data.state_dataset import played_env
 from lightning_synther.data.store import StoreMetadata, TransitionStore
 from lightning_synther.data.updates import UpdateData
 from lightning_synther.diffusion.module import LatentDiffusion
@@ -55,8 +56,6 @@ MANUAL_OPTIMIZATION = {
     "gradient_clip_val": "clip gradients for: remove it (a diffusion model has model.grad_clip)",
     "gradient_clip_algorithm": "clip gradients for: remove it (a diffusion model has model.grad_clip)",
 }
-#: Entries of a store's metadata that say which environment its states come from.
-PLAYED = ("task", "action_repeat", "time_limit")
 #: Settings of the data that say how fast, not what.
 NOT_INPUTS = {"updates_per_step", "load_limit"}
 #: Settings of the data that are paths of stores.
@@ -272,9 +271,8 @@ def _sizes_of_states(model: ModuleConfig, data_args: Mapping[str, Any]) -> dict[
         "observation_dim": store.spec.observation_dim,
         "action_dim": store.spec.action_dim,
     }
-    if "task" in store.metadata.extra:
-        played = {k: v for k, v in store.metadata.extra.items() if k in PLAYED}
-        known["env"] = {"observation": "states", **played}
+    if env := played_env(store.metadata.extra):
+        known["env"] = env
     return {name: value for name, value in known.items() if model.init_args.get(name) is None}
 
 

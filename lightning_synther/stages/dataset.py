@@ -16,7 +16,7 @@ from lightning_synther.data.catalogue import is_published
 from lightning_synther.data.replay import PixelReplay
 from lightning_synther.data.transfer import SourceUnavailableError
 from lightning_synther.data.vd4rl import dataset_dir, load_vd4rl
-from lightning_synther.envs.control import EnvConfig
+from lightning_synther.envs.config import EnvConfig
 from lightning_synther.envs.pool import EnvPool
 from lightning_synther.errors import ConfigError
 from lightning_synther.stages.config import DatasetConfig

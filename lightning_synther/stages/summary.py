@@ -27,7 +27,8 @@ def summarise(run_dir: Path, seed: int, scores: Mapping[str, Mapping[str, Any]])
     """Collect what every stage measured.
 
     ``scores`` maps ``agent`` (and ``real_only``, where it was run) to the evaluation's results:
-    ``return_mean``, ``return_stderr``, ``episodes``, ``normalized_score`` (return / 10 on dm_control).
+    ``return_mean``, ``return_stderr``, ``episodes``, and ``normalized_score`` where the environment has
+    references (return / 10 on dm_control).
     """
     records = _stage_records(run_dir)
     dataset = records.get("dataset", {}).get("results", {})
@@ -92,7 +93,8 @@ def describe(summary: Mapping[str, Any], run_dir: Path) -> str:
 
 def describe_scores(scores: Mapping[str, Any]) -> str:
     """One agent's returns in a line."""
+    score = scores.get("normalized_score")
     return (
         f"return {scores['return_mean']:.1f} +- {scores['return_stderr']:.1f} (standard error, "
-        f"{scores['episodes']} episodes), normalised score {scores['normalized_score']:.1f}"
+        f"{scores['episodes']} episodes)" + ("" if score is None else f", normalised score {score:.1f}")
     )

@@ -13,7 +13,7 @@ from typing import Any
 from lightning_synther.data.store import TransitionStore, describe
 from lightning_synther.data.synther_npz import import_npz
 from lightning_synther.diffusion.statistics import ColumnStatistics
-from lightning_synther.envs.control import EnvConfig
+from lightning_synther.envs.config import EnvConfig
 from lightning_synther.errors import ConfigError, DataError
 from lightning_synther.synthesis import fidelity as measures
 from lightning_synther.synthesis.figures import fidelity_figure, novelty_figure

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from torch import Tensor
 
-from lightning_synther.envs.control import EnvConfig
+from lightning_synther.envs.config import EnvConfig
 from lightning_synther.envs.simulator import Simulator
 from lightning_synther.errors import DataError
 from lightning_synther.synthesis.novelty import thin
