@@ -13,7 +13,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 LAYER_NORM_EPS = 1e-5
 
@@ -38,7 +37,7 @@ def perceptron(x: Tensor, parameters: Sequence[Tensor], layer_norm: bool, dtype:
         layer_norm: normalise before every ReLU.
         dtype: of the hidden layers.
 
-    Returns (B, out), or (E, B, out). Can be differentiated once.
+    Returns (B, out), or (E, B, out). It can be differentiated once: a gradient with ``create_graph`` is a RuntimeError.
     """
     if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in parameters)):
         result: Tensor = _Perceptron.apply(x, layer_norm, dtype, *parameters)  # type: ignore[no-untyped-call]
@@ -75,7 +74,8 @@ def _affine(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 def _norm(x: Tensor, scale: Tensor, shift: Tensor) -> tuple[Tensor, list[tuple[Tensor, Tensor, Tensor]]]:
-    """ReLU of the LayerNorm of ``x``, each member with its own scale and shift; and what went in, mean, 1 / deviation."""
+    """ReLU of the LayerNorm of ``x``, each member with its own scale and shift; and what went in, mean, 1 /
+    deviation."""
     y, saved = torch.empty_like(x), []
     for member, g, b, out in _members(x, scale, shift, y):
         normal, mean, rstd = torch.native_layer_norm(member, member.shape[-1:], g, b, LAYER_NORM_EPS)
@@ -90,9 +90,7 @@ def _members(x: Tensor, scale: Tensor, *others: Tensor) -> Any:
 
 class _Perceptron(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, layer_norm: bool, dtype: torch.dtype, *parameters: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, layer_norm: bool, dtype: torch.dtype, *parameters: Tensor) -> Tensor:
         with torch.autocast(x.device.type, enabled=False):
             y, ctx.hidden, ctx.features = _forward(x, parameters, layer_norm, dtype)
         ctx.save_for_backward(x, *parameters)
@@ -100,8 +98,14 @@ class _Perceptron(torch.autograd.Function):
         return y
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+        if (
+            torch.is_grad_enabled()
+        ):  # once_differentiable would leave the second derivative out of a sum without a word
+            raise RuntimeError(
+                "this perceptron is computed as one function, whose gradient has no gradient: set its attribute "
+                "twice_differentiable to True"
+            )
         x, *parameters = ctx.saved_tensors
         wanted = ctx.needs_input_grad[3:]
         last = len(parameters) - 2

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lightning_synther.envs.config import EnvConfig
+from lightning_synther.envs.config import EnvConfig, StepResult
 from lightning_synther.envs.factory import make_env
 from lightning_synther.online.replay import Replay
 from lightning_synther.online.replay_recorder import LedTo, ReplayRecorder, recorder_of
@@ -55,8 +55,8 @@ class Environments:
     ) -> None:
         self._envs = [make_env(config, seed=i) for i in range(num_envs)]
         self.action_dim = self._envs[0].action_dim
-        self.observation_dim = self._envs[0].observation_shape[0]
-        self.replay = Replay(capacity, self.observation_dim, self.action_dim, replay_path, max_steps)
+        self.observation_shape = self._envs[0].observation_shape
+        self.capacity, self.replay_path, self.max_steps = capacity, replay_path, max_steps
         self.gamma, self.seed, self.rank = gamma, seed, rank
         self.num_steps = 0
         self._num_episodes = 0
@@ -64,10 +64,17 @@ class Environments:
         self._actions: list[list[Floats]] = [[] for _ in self._envs]
         self._returns = np.zeros(num_envs)
         self.recorder: ReplayRecorder | None = None
+        self.make_replay()
         self._states = np.stack([self._reset(i) for i in range(num_envs)])
 
     def __len__(self) -> int:
         return len(self._envs)
+
+    def make_replay(self) -> None:
+        """Make the replay memory, before the first episodes begin."""
+        self.replay = Replay(
+            self.capacity, self.observation_shape[0], self.action_dim, self.replay_path, self.max_steps
+        )
 
     def collect(self, num_steps: int, explore: Explore | None) -> list[float]:
         """Take at least ``num_steps`` agent steps, all environments together; returns of episodes that ended.
@@ -125,13 +132,9 @@ class Environments:
 
     def _step(self, actions: Floats) -> list[float]:
         results = [env.step(action) for env, action in zip(self._envs, actions, strict=True)]
-        next_states = np.stack([result.observation for result in results])
-        reward = np.array([[result.reward] for result in results], np.float32)
-        discount = np.array([[self.gamma * result.discount] for result in results], np.float32)
-        fields = (self._states, actions, reward, next_states, discount)
-        self.replay.add(Transition(*map(torch.from_numpy, fields)))
+        self.store(actions, results)
         self.num_steps += len(self)
-        self._states = next_states
+        self._states = np.stack([result.observation for result in results])
         finished = []
         for i, result in enumerate(results):
             self._returns[i] += result.reward
@@ -143,11 +146,23 @@ class Environments:
                 self._states[i] = self._reset(i)
         return finished
 
+    def store(self, actions: Floats, results: list[StepResult]) -> None:
+        """Bring one step of every environment, from the states before it, into the replay memory."""
+        next_states = np.stack([result.observation for result in results])
+        reward = np.array([[result.reward] for result in results], np.float32)
+        discount = np.array([[self.gamma * result.discount] for result in results], np.float32)
+        fields = (self._states, actions, reward, next_states, discount)
+        self.replay.add(Transition(*map(torch.from_numpy, fields)))
+
+    def store_reset(self, observation: NDArray[Any]) -> None:
+        """Bring the first observation of an episode into the replay memory; transitions of states hold it."""
+
     def _reset(self, i: int) -> Floats:
         self._episodes[i] = self._num_episodes
         self._num_episodes += 1
         self._returns[i], self._actions[i] = 0.0, []
-        state = self._envs[i].reset(self._episode_seed(i))
+        state: Floats = self._envs[i].reset(self._episode_seed(i))
+        self.store_reset(state)
         self._record_reset(i)
         return state
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, ClassVar, Protocol, cast
 
 import lightning.pytorch as pl
 import torch
@@ -58,6 +58,8 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
             `online.recording`): ``collect --policy=medium_replay --replay_path=`` renders it.
     """
 
+    OBSERVATION: ClassVar[str] = "states"
+
     def __init__(
         self,
         env: EnvConfig | dict[str, Any],
@@ -81,8 +83,11 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
         self.eval_episodes, self.eval_seed = eval_episodes, eval_seed
         self.time_split = TimeSplit()
         self.update_to_data_ratio = update_to_data_ratio
-        if self.env.observation != "states":
-            raise ConfigError(f"data.env.observation is {self.env.observation!r}: set it to 'states'")
+        if self.env.observation != self.OBSERVATION:
+            raise ConfigError(
+                f"data.env.observation is {self.env.observation!r}: set it to {self.OBSERVATION!r} for "
+                f"{type(self).__name__}"
+            )
         if not 1 <= num_envs <= start_steps:
             raise ConfigError(f"data.num_envs is {num_envs}: it must be in 1 … start_steps ({start_steps})")
         steps = updates_per_step / update_to_data_ratio if update_to_data_ratio > 0 else 0
@@ -119,7 +124,7 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
                 "data.record is written by one process: set trainer.devices to 1, or leave it out"
             )
         whole_rounds = -(-self.start_steps // self.num_envs) * self.num_envs
-        self.environments = Environments(
+        self.environments = self.make_environments(
             self.env,
             self.num_envs,
             self.replay_capacity,
@@ -129,6 +134,10 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
             self._replay_path(),
             whole_rounds + trainer.max_steps // self.updates_per_step * self.steps_per_step,
         )
+
+    def make_environments(self, *arguments: Any) -> Environments:
+        """Environments of this process, with their replay memory."""
+        return Environments(*arguments)
 
     def train_dataloader(self) -> DataLoader[list[Transition]]:
         """Lists of batches, as many as ``trainer.max_steps`` takes."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import mmap
-import os
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_synther.data.store_writer import full_disk_is_one_sentence
 from lightning_synther.errors import ConfigError
+from lightning_synther.online.row_file import RowFile
 from lightning_synther.transition import Transition
 
 #: Newest rows whose checksum a checkpoint holds, to know its file again.
@@ -25,8 +23,7 @@ class Replay:
 
     In memory it is a ring: the oldest rows are overwritten. In a file every row that was ever added keeps its place,
     and the oldest are no longer drawn: rows that were added after a checkpoint can then never have taken the place of
-    some that the checkpoint needs, and the checkpoint holds a number instead of the rows. They are written with
-    `os.pwrite`, so that a full disk is an error and not SIGBUS, and read through a memory map of the same pages.
+    some that the checkpoint needs, and the checkpoint holds a number instead of the rows.
 
     ``num_added`` counts every transition ever added.
 
@@ -49,9 +46,9 @@ class Replay:
         self.sizes = (observation_dim, action_dim, 1, observation_dim, 1)
         self.capacity, self.path = capacity, path
         self.num_added = 0
-        self._file = -1
-        shape = (capacity if path is None else max(num_rows, 1), sum(self.sizes))
-        self._rows = torch.zeros(shape) if path is None else self._map(path, shape)
+        width = sum(self.sizes)
+        self._file = None if path is None else RowFile(path, max(num_rows, 1), (width,), torch.float32)
+        self._rows = torch.zeros(capacity, width) if self._file is None else self._file.rows
 
     def __len__(self) -> int:
         return min(self.num_added, self.capacity)
@@ -62,10 +59,10 @@ class Replay:
         at = self.num_added % len(self._rows)
         split = min(len(rows), len(self._rows) - at)
         for start, part in ((at, rows[:split]), (0, rows[split:])):
-            if self._file < 0:
+            if self._file is None:
                 self._rows[start : start + len(part)] = part
-            elif len(part):
-                self._write(start, part)
+            else:
+                self._file.write(start, part)
         self.num_added += len(rows)
 
     def rows(self) -> Tensor:
@@ -89,13 +86,13 @@ class Replay:
 
     def state_dict(self) -> dict[str, Any]:
         """Capacity, sizes and counter; the rows themselves where no file has them."""
-        if self._file >= 0:
-            os.fsync(self._file)
+        if self._file is not None:
+            self._file.sync()
         return {
             "capacity": self.capacity,
             "sizes": list(self.sizes),
             "num_added": self.num_added,
-            "rows": self.rows().clone() if self._file < 0 else None,
+            "rows": self.rows().clone() if self._file is None else None,
             "path": str(self.path),
             "tail": self._tail(),
         }
@@ -110,7 +107,9 @@ class Replay:
             )
         self.num_added = state["num_added"]
         rows = state["rows"]
-        if rows is None and not self._is_mine(state) and Path(state["path"]).exists():  # resumed in another folder
+        if (
+            rows is None and not self._is_mine(state) and Path(state["path"]).exists()
+        ):  # resumed in another folder
             rows = self._read(Path(state["path"]), len(self))
         if rows is not None:
             self.num_added -= len(rows)
@@ -122,7 +121,7 @@ class Replay:
             )
 
     def _is_mine(self, state: dict[str, Any]) -> bool:
-        fits = self._file < 0 or state["num_added"] <= len(self._rows)
+        fits = self._file is None or state["num_added"] <= len(self._rows)
         return fits and bool(self._tail() == state["tail"])
 
     def _read(self, path: Path, count: int) -> Tensor:
@@ -135,23 +134,3 @@ class Replay:
     def _tail(self) -> str:
         newest = self.gather(torch.arange(max(0, len(self) - TAIL), len(self)))
         return hashlib.blake2b(newest.numpy().tobytes(), digest_size=8).hexdigest()
-
-    def _map(self, path: Path, shape: tuple[int, int]) -> Tensor:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        os.ftruncate(self._file, max(4 * shape[0] * shape[1], os.fstat(self._file).st_size))
-        # Sparse: what was not written yet takes no room on disk.
-        pages = mmap.mmap(self._file, 4 * shape[0] * shape[1])
-        return torch.frombuffer(pages, dtype=torch.float32).view(shape)
-
-    def _write(self, row: int, rows: Tensor) -> None:
-        assert self.path is not None
-        data = rows.contiguous().numpy().tobytes()
-        with full_disk_is_one_sentence(self.path, "free some and run the same command again"):
-            written = os.pwrite(self._file, data, 4 * row * rows.shape[1])
-            if written < len(data):
-                os.pwrite(self._file, data[written:], 4 * row * rows.shape[1] + written)
-
-    def __del__(self) -> None:
-        if getattr(self, "_file", -1) >= 0:
-            os.close(self._file)

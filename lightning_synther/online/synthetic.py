@@ -12,10 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-import lightning.pytorch as pl
+import numpy as np
 import torch
 from torch import Tensor
 
+from lightning_synther.agents.agent import Agent
 from lightning_synther.data.datamodules import gather
 from lightning_synther.data.mixing import composition
 from lightning_synther.data.store import TransitionStore
@@ -52,7 +53,7 @@ class Resynthesise(Protocol):
         spec: TransitionSpec,
         num_steps: int,
         previous: int | None,
-        agent: pl.LightningModule,
+        agent: Agent,
     ) -> Synthesis:
         """Train on ``rows`` (N, D) of ``spec`` as they are after ``num_steps`` agent steps, and sample.
 
@@ -106,6 +107,7 @@ class OnlineSynthERData(OnlineData):
         self._saved_at: int | None = None
         self._synthetic: Tensor | None = None
         self._history: list[dict[str, float]] = []
+        self._sizes: list[int] = []
 
     def setup(self, stage: str) -> None:
         """Refuse what would fail at the first resynthesis."""
@@ -123,12 +125,10 @@ class OnlineSynthERData(OnlineData):
                 f"(it is {self._trainer.world_size} processes now)"
             )
 
-    @property
-    def spec(self) -> TransitionSpec:
-        """Layout of the rows that are modelled."""
-        return TransitionSpec(
-            self.environments.observation_dim, self.environments.action_dim, self.gamma, self.terminals
-        )
+    def row_spec(self, agent: Agent) -> TransitionSpec:
+        """Layout of the rows that are modelled for ``agent``."""
+        perception = agent.perception
+        return TransitionSpec(perception.shape[0], perception.action_dim, self.gamma, self.terminals)
 
     @property
     def num_synthetic(self) -> int:
@@ -141,27 +141,28 @@ class OnlineSynthERData(OnlineData):
         if steps // every <= (self.resynthesised_at or 0) // every:
             return
         assert self.resynthesise is not None
+        agent = self._trainer.lightning_module
+        assert isinstance(agent, Agent)
         with self.time_split.measure("resynthesis"):
-            made = self.resynthesise(
-                self.real_rows(), self.spec, steps, self.resynthesised_at, self._trainer.lightning_module
-            )
+            real, figures = self.real_transitions(agent)
+            spec = self.row_spec(agent)
+            made = self.resynthesise(self._flatten(real, spec), spec, steps, self.resynthesised_at, agent)
             self._take(steps)
-        self._report(steps, made.figures)
+        self._report(steps, {**figures, **made.figures})
 
-    def real_rows(self) -> Tensor:
-        """The replay memory as rows (N, D) of `spec`.
-
-        Raises `DataError` where episodes ended for good and ``terminals`` says that none does.
-        """
+    def real_transitions(self, agent: Agent) -> tuple[Transition, dict[str, float]]:
+        """The replay memory as ``agent`` sees it now, as vectors, and figures about that."""
         replay = self.environments.replay
-        transition = replay.unflatten(replay.rows())
-        num_ends = int((transition.discount == 0).sum())
+        return replay.unflatten(replay.rows()), {}
+
+    def _flatten(self, real: Transition, spec: TransitionSpec) -> Tensor:
+        num_ends = int((real.discount == 0).sum())
         if num_ends and not self.terminals:
             raise DataError(
-                f"{num_ends} of {len(replay)} transitions ended their episode for good, but data.terminals is false, "
-                "so that no synthetic one would: set it to true"
+                f"{num_ends} of {len(real.discount)} transitions ended their episode for good, but data.terminals is "
+                "false, so that no synthetic one would: set it to true"
             )
-        return self.spec.flatten(transition)
+        return spec.flatten(real)
 
     def draw(self, updates: range) -> list[Transition]:
         """The batches of some updates, in each real transitions first."""
@@ -178,6 +179,12 @@ class OnlineSynthERData(OnlineData):
             if num_real:
                 replay.draw(num_real, generator, out=block[:num_real])
         return [replay.unflatten(block) for block in rows]
+
+    def synthetic_batch(self, generator: np.random.Generator) -> Transition:
+        """A whole batch of synthetic transitions."""
+        assert self._synthetic is not None
+        rows = gather(self._synthetic, generator, self.batch_size)
+        return Transition(*rows.split(self._sizes, dim=1))
 
     def results(self) -> dict[str, Any]:
         """Also the figures of every resynthesis."""
@@ -208,7 +215,9 @@ class OnlineSynthERData(OnlineData):
         """Draw from the synthetic transitions made after ``steps`` agent steps from now on."""
         assert self.resynthesise is not None
         store = self.resynthesise.open(steps)
-        self._synthetic = torch.cat(list(store.spec.unflatten(store.mapped)), dim=1)
+        fields = store.spec.unflatten(store.mapped)
+        self._sizes = [field.shape[1] for field in fields]
+        self._synthetic = torch.cat(list(fields), dim=1)
         self.resynthesised_at = steps
 
     def _report(self, steps: int, figures: dict[str, float]) -> None:

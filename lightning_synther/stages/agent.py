@@ -40,7 +40,6 @@ from lightning_synther.stages.training import (
     stage_seed,
 )
 from lightning_synther.synthesis.conditions import compute_conditions
-from lightning_synther.transition import TransitionSpec
 
 #: Settings of the final Trainer that the run decides itself.
 OWN_TRAINER_SETTINGS = (
@@ -111,10 +110,8 @@ class AgentStage:
         data = self._build_data(args)
         decided = _decided_by_data(self.model, data)
         if self.resynthesis is not None and isinstance(data, OnlineSynthERData):
-            spec = TransitionSpec(
-                decided["observation_dim"], decided["action_dim"], data.gamma, data.terminals
-            )
-            self.resynthesis.check(spec, self.model.cls)
+            agent = self.model.build(**decided)
+            self.resynthesis.check(data.row_spec(agent), agent)
         if encoder_config is not None:
             self.model.build(env=args["dataset"].env(), action_dim=1, encoder_config=dict(encoder_config))
 

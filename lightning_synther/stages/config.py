@@ -289,7 +289,8 @@ class ResynthesisConfig:
     """What is special to a diffusion model that is trained again and again in an online run.
 
     Args:
-        start: train a new model every time, as published (``scratch``), or go on from the one before (``warm``), with the
+        start: train a new model every time, as published (``scratch``), or go on from the one before
+            (``warm``), with the
             normaliser of the transitions as they are now and the learning rate's whole schedule again.
         fidelity_transitions: synthetic and real transitions that are compared after every training (0: none).
     """

@@ -16,7 +16,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import lightning.pytorch as pl
 import torch
 from torch import Tensor
 
@@ -67,7 +66,7 @@ class Resynthesis:
     config: ResynthesisConfig
     conditions: Sequence[str] = ()
 
-    def check(self, spec: TransitionSpec, agent: type[Any]) -> None:
+    def check(self, spec: TransitionSpec, agent: Agent) -> None:
         """Raise `ConfigError` now for what the first resynthesis would refuse."""
         self.training.check("diffusion")
         for name in self.conditions:
@@ -82,6 +81,8 @@ class Resynthesis:
                 "synthesis.policy_guidance is given without synthesis.policy_checkpoint: the agent that learns is not "
                 "taken for it, give a checkpoint or leave it out"
             )
+        if "td_error" in self.conditions:
+            critics(agent)
         make_prompted(self.synthesis, self._build(spec, dict.fromkeys(self.conditions, 1) or None))
 
     def inputs(self) -> dict[str, Any]:
@@ -104,7 +105,7 @@ class Resynthesis:
         spec: TransitionSpec,
         num_steps: int,
         previous: int | None,
-        agent: pl.LightningModule,
+        agent: Agent,
     ) -> Synthesis:
         """`online.synthetic.Resynthesise`."""
         stage = self._stage(num_steps, rows, spec, previous)
@@ -144,14 +145,13 @@ class Resynthesis:
         rows: Tensor,
         spec: TransitionSpec,
         previous: int | None,
-        agent: pl.LightningModule,
+        agent: Agent,
     ) -> dict[str, float]:
         seconds: dict[str, float] = {}
         real = stage.directory / "real"
         with _timed(seconds, "seconds_training"):
             self._write(real, rows, spec, stage)
             if self.conditions:
-                assert isinstance(agent, Agent)
                 compute_conditions([real], self.conditions, seed=self._seed(stage, "conditions"), agent=agent)
             model, losses = self._train(stage, real, spec, previous)
         with _timed(seconds, "seconds_sampling"):
@@ -194,7 +194,9 @@ class Resynthesis:
     ) -> tuple[LatentDiffusion, dict[str, float]]:
         """The trained model and its last training loss."""
         record = stage.directory / "losses.json"
-        if stage.final_checkpoint.exists() and record.exists():  # an earlier attempt was ended after this point
+        if (
+            stage.final_checkpoint.exists() and record.exists()
+        ):  # an earlier attempt was ended after this point
             trained = load_checkpoint(stage.final_checkpoint)
             assert isinstance(trained, LatentDiffusion)
             return trained, read_json(record)

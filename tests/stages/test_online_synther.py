@@ -77,7 +77,9 @@ def test_killed_anywhere_and_started_again_it_ends_the_same(whole, tmp_path):
     assert all(torch.equal(a, b) for a, b in zip(final.parameters(), other.parameters(), strict=True))
     for tag in ("train/critic_loss", "train/episode_return", "resynthesis/loss"):
         assert scalars(tmp_path / "run", tag) == scalars(whole, tag)
-    went_on = [moment for moment, _, said in runs if "resynthesis" in said and "was interrupted, goes on" in said]
+    went_on = [
+        moment for moment, _, said in runs if "resynthesis" in said and "was interrupted, goes on" in said
+    ]
     assert went_on, "none of the kills came during a retraining"
 
 
@@ -92,7 +94,9 @@ def test_prioritized_generative_replay_is_an_overlay(tmp_path):
     assert model.conditioner.sizes == {"curiosity": 1}
 
 
-@pytest.mark.parametrize("flags", [["--resynthesis.start=warm"], ["--diffusion.conditions=[td_error]", "--synthesis.prompt=top"]])
+@pytest.mark.parametrize(
+    "flags", [["--resynthesis.start=warm"], ["--diffusion.conditions=[td_error]", "--synthesis.prompt=top"]]
+)
 def test_options_of_the_retraining(tmp_path, flags):
     assert main(arguments(tmp_path, "--trainer.max_steps=400", *flags)) == 0
     figures = measured(tmp_path)["resyntheses"]
@@ -106,7 +110,10 @@ def test_options_of_the_retraining(tmp_path, flags):
     [
         (["--data.resynthesise_every=0"], "data.resynthesise_every is 0"),
         (["--data.ratio=1.5"], "data.ratio is 1.5"),
-        (["--diffusion.conditions=[return_to_go]"], "'return_to_go', which cannot be computed for the replay"),
+        (
+            ["--diffusion.conditions=[return_to_go]"],
+            "'return_to_go', which cannot be computed for the replay",
+        ),
         (["--diffusion.conditions=[curiosity]"], "conditioned on curiosity, but synthesis.prompt is not set"),
         (["--diffusion.model.skip_fields=[rewards]"], "skip_fields names 'rewards'"),
         (["--diffusion.training.max_steps=45"], "diffusion.training.max_steps 45 is not a multiple"),
