@@ -114,11 +114,13 @@ class OnlinePixelReplay:
     def numbers_of(self, rows: NDArray[np.int64]) -> tuple[Tensor, Tensor, Tensor]:
         """Actions (B, A), n-step returns (B, 1) and discounts (B, 1) of the windows that start in ``rows`` (B,)."""
         dim = self.action_dim
-        reward, discount = self._numbers[:, dim], self._numbers[:, dim + 1]
-        returns, discounts = n_step_returns(rows, reward, discount, self.n_step, self.gamma)
-        action = self._numbers[rows, :dim].astype(np.float32)
-        columns = (values.astype(np.float32)[:, None] for values in (returns, discounts))
-        return torch.from_numpy(action), *map(torch.from_numpy, columns)  # type: ignore[return-value]
+        columns = self._numbers[:, dim], self._numbers[:, dim + 1]
+        returns, discounts = n_step_returns(rows, *columns, self.n_step, self.gamma)
+        action, reward, discount = (
+            torch.from_numpy(values.astype(np.float32))
+            for values in (self._numbers[rows, :dim], returns[:, None], discounts[:, None])
+        )
+        return action, reward, discount
 
     def frames_at(self, rows: NDArray[np.int64], shifts: ArrayLike | None = None) -> Tensor:
         """Observations (B, 3 * frame_stack, H, W) uint8 that end in ``rows`` (B,); before its first frame an episode
