@@ -9,9 +9,8 @@ from typing import Any
 from tests.stages.tiny import CONFIGS
 
 #: cartpole_swingup, 20 agent steps an episode; resyntheses after 40, 60, 80 and 100 agent steps.
+CARTPOLE = ("--data.env.task=cartpole_swingup", "--data.env.time_limit=0.2")
 FLAGS = (
-    "--data.env.task=cartpole_swingup",
-    "--data.env.time_limit=0.2",
     "--data.start_steps=40",
     "--data.batch_size=16",
     "--data.resynthesise_every=20",
@@ -39,9 +38,10 @@ FLAGS = (
 )
 
 
-def arguments(run_dir: Path, *more: str) -> list[str]:
+def arguments(run_dir: Path, *more: str, env: tuple[str, ...] = CARTPOLE) -> list[str]:
     """The command line of ``fit``."""
-    return ["fit", f"--config={CONFIGS / 'synther_online.yaml'}", f"--run_dir={run_dir}", *FLAGS, *more]
+    config = f"--config={CONFIGS / 'synther_online.yaml'}"
+    return ["fit", config, f"--run_dir={run_dir}", *env, *FLAGS, *more]
 
 
 def measured(run_dir: Path) -> dict[str, Any]:

@@ -127,14 +127,15 @@ def test_settings_that_cannot_be_honoured(tmp_path, capsys, flags, sentence):
     assert said.count("\n") == 1
 
 
-HOPPER = ("--data.env.task=gymnasium:Hopper-v5", "--data.env.time_limit=null", "--trainer.max_steps=40")
+HOPPER = ("--data.env.task=gymnasium:Hopper-v5",)
 
 
 @pytest.mark.parametrize("algorithm", ["SAC", "REDQ"])
 def test_gymnasium_with_terminals_modelled(tmp_path, algorithm):
     pytest.importorskip("gymnasium")
     flags = [f"--model={algorithm}", "--data.terminals=true", "--diffusion.model.skip_fields=[terminal]"]
-    assert main(arguments(tmp_path, *HOPPER, *flags, "--data.start_steps=60")) == 0
+    flags += ["--data.start_steps=60", "--trainer.max_steps=40"]
+    assert main(arguments(tmp_path, *flags, env=HOPPER)) == 0
     [figures] = measured(tmp_path)["resyntheses"]
     assert figures["agent_steps"] == 61
     model = load_checkpoint(tmp_path / "agent" / "resynthesis" / "00000061" / "final.ckpt")
@@ -143,5 +144,6 @@ def test_gymnasium_with_terminals_modelled(tmp_path, algorithm):
 
 def test_ends_that_are_not_modelled_are_an_error(tmp_path, capsys):
     pytest.importorskip("gymnasium")
-    assert main(arguments(tmp_path, *HOPPER, "--data.start_steps=100")) == 1
+    flags = ["--data.start_steps=100", "--trainer.max_steps=40"]
+    assert main(arguments(tmp_path, *flags, env=HOPPER)) == 1
     assert "ended their episode for good, but data.terminals is false" in capsys.readouterr().err
