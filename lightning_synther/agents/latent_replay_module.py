@@ -36,7 +36,9 @@ class LatentReplayDrQV2(DrQV2):
         """One update of `DrQV2`, on what the batch holds; metrics of latents are named ``latent_...``."""
         if not self._holds_latents(batch):
             return super().step(batch, draws)
-        if not self._optimizers_by_name:  # used by hand: of all parameters, not of those that are looked at within
+        if (
+            not self._optimizers_by_name
+        ):  # used by hand: of all parameters, not of those that are looked at within
             self.configure_optimizers()
         with self._reading_latents():
             metrics = super().step(batch, draws)

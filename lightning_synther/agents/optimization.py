@@ -71,6 +71,15 @@ class FusedAdam(Adam):
             )
         return loss
 
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        """Forget the gradients; torch's own takes as long as a small layer, to look whether it is being compiled."""
+        if not set_to_none:
+            super().zero_grad(set_to_none=False)
+            return
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take a checkpoint's moments; what was collected belongs to the ones before."""
         self._collected = []

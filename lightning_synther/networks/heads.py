@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -99,11 +100,14 @@ class MLP(nn.Sequential):
         return not plain and x.device.type == "cpu" and x.dim() in self._dims
 
     def _as_one_function(self, x: Tensor) -> Tensor:
-        parameters = [p for layer in self._modules.values() for p in layer._parameters.values()]  # type: ignore[union-attr]
-        autocast = torch.is_autocast_enabled("cpu")
-        dtype = torch.get_autocast_dtype("cpu") if autocast else parameters[0].dtype  # type: ignore[union-attr]
-        with torch.autocast("cpu", enabled=False):
-            return perceptron(x, parameters, self._layer_norm, dtype)  # type: ignore[arg-type]
+        parameters: list[Any] = [p for layer in self._modules.values() for p in layer._parameters.values()]  # type: ignore[union-attr]
+        if not torch.is_autocast_enabled("cpu"):
+            return perceptron(x, parameters, self._layer_norm, parameters[0].dtype)
+        torch.set_autocast_enabled("cpu", False)  # cheaper than the context manager, several times an update
+        try:
+            return perceptron(x, parameters, self._layer_norm, torch.get_autocast_dtype("cpu"))
+        finally:
+            torch.set_autocast_enabled("cpu", True)
 
 
 def norm_for(layer: nn.Linear | EnsembleLinear) -> nn.Module:

@@ -35,7 +35,7 @@ def perceptron(x: Tensor, parameters: Sequence[Tensor], layer_norm: bool, dtype:
             weight and bias of the last layer. Weights are (out, in), or (E, out, in) for an ensemble, biases (out,) or
             (E, out).
         layer_norm: normalise before every ReLU.
-        dtype: of the hidden layers.
+        dtype: of the hidden layers; autocast has to be off.
 
     Returns (B, out), or (E, B, out). It can be differentiated once: a gradient with ``create_graph`` is a RuntimeError.
     """
@@ -91,8 +91,7 @@ def _members(x: Tensor, scale: Tensor, *others: Tensor) -> Any:
 class _Perceptron(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer_norm: bool, dtype: torch.dtype, *parameters: Tensor) -> Tensor:
-        with torch.autocast(x.device.type, enabled=False):
-            y, ctx.hidden, ctx.features = _forward(x, parameters, layer_norm, dtype)
+        y, ctx.hidden, ctx.features = _forward(x, parameters, layer_norm, dtype)
         ctx.save_for_backward(x, *parameters)
         ctx.layer_norm = layer_norm
         return y
