@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from lightning.pytorch import LightningModule
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.strategies import ParallelStrategy
 from torch import Tensor, nn
 from torch.optim import Adam, Optimizer
@@ -153,11 +153,30 @@ def backward(module: LightningModule, loss: Tensor) -> None:
     several, each over some; `average_gradients` does the averaging instead, with any number of them and
     less traffic.
     """
-    with torch.autocast(loss.device.type, enabled=False):
-        if module._trainer is None:  # used by hand, outside a Trainer
+    if module._trainer is None or not _is_watched(module.trainer):
+        # Nothing to scale in the precisions that `check_precision` lets pass; Lightning's way there is a
+        # tenth of a small update.
+        kind = loss.device.type
+        enabled = torch.is_autocast_enabled(kind)
+        torch.set_autocast_enabled(kind, False)
+        try:
             loss.backward()
-        elif isinstance(module.trainer.strategy, ParallelStrategy):
+        finally:
+            torch.set_autocast_enabled(kind, enabled)
+        return
+    with torch.autocast(loss.device.type, enabled=False):
+        if isinstance(module.trainer.strategy, ParallelStrategy):
             with module.trainer.strategy.block_backward_sync():
                 module.manual_backward(loss)
         else:
             module.manual_backward(loss)
+
+
+def _is_watched(trainer: Trainer) -> bool:
+    """Whether a strategy or a callback has a part in the backward pass."""
+    hooks = ("on_before_backward", "on_after_backward")
+    return isinstance(trainer.strategy, ParallelStrategy) or any(
+        getattr(type(callback), hook) is not getattr(Callback, hook)
+        for callback in trainer.callbacks  # type: ignore[attr-defined]
+        for hook in hooks
+    )
