@@ -32,6 +32,7 @@ _EXPORTS = {
     "ReplayData": "data.datamodules",
     "RowData": "data.datamodules",
     "SynthERData": "stages.data",
+    "SynthERStates": "stages.data",
     "TimmEncoder": "networks.timm_encoder",
     "Transition": "transition",
     "TransitionSpec": "transition",
@@ -48,7 +49,10 @@ _EXPORTS = {
     "fidelity": "synthesis.fidelity",
     "load_checkpoint": "stages.checkpoints",
     "load_vd4rl": "data.vd4rl",
+    "load_states": "data.state_formats",
     "rollout": "evaluation.rollout",
+    "StateDataset": "data.state_dataset",
+    "synthesize": "stages.synthesize",
     "write_condition": "data.conditions",
 }
 

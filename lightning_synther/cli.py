@@ -11,7 +11,7 @@ import shlex
 import sys
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import lightning.pytorch as pl
 from jsonargparse import ArgumentError, Namespace
@@ -30,12 +30,13 @@ from lightning_synther.stages.config import (
     MonitorConfig,
     ResynthesisConfig,
     StageTraining,
-    SynthesisConfig,
 )
 from lightning_synther.stages.parse_errors import explain, parser_keys
 from lightning_synther.stages.precision import use_fast_float32
+from lightning_synther.stages.quiet import quieten_lightning
 from lightning_synther.stages.ranks import all_ranks, is_rank_zero
 from lightning_synther.stages.run import DEFAULT_RUN_DIR, Run
+from lightning_synther.stages.synthesis_config import SynthesisConfig
 from lightning_synther.synthesis.conditions import COMPUTED
 
 #: Constructor arguments that the data decide, so that no config gives them.
@@ -128,6 +129,20 @@ class SyntherCLI(LightningCLI):
             (Agent, TimmEncoder), "encoder.model", skip=SIZES_OF_AGENT, instantiate=False, required=False
         )
         parser.add_class_arguments(StageTraining, "encoder.training", instantiate=False)
+        parser.add_argument(
+            "--encoder.checkpoint",
+            type=str | None,
+            default=None,
+            help="a finished encoder in place of stage 1: encoder/final.ckpt of another run of this environment "
+            "(encoder.model and encoder.training are then not used)",
+        )
+        parser.add_argument(
+            "--encoder.fraction",
+            type=Literal["same", "all"],
+            default="same",
+            help="with data.fraction or data.num_real_episodes, what the encoder is trained on: the same episodes as "
+            "everything after it, or all; only `same` says what so little data are worth",
+        )
         parser.add_class_arguments(LatentsConfig, "diffusion.latents", instantiate=False)
         parser.add_class_arguments(
             LatentDiffusion, "diffusion.model", skip=SIZES_OF_DIFFUSION, instantiate=False
@@ -193,25 +208,6 @@ class SyntherCLI(LightningCLI):
             (run_dir / "command.txt").write_text(command + "\n")
             path = run_dir / "config.yaml"
             self._parser("fit").save(self.settings, path, skip_none=False, overwrite=True, multifile=False)
-
-
-def quieten_lightning() -> None:
-    """Leave out what Lightning says once per Trainer: a chain has many, and none of it is news."""
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
-    for message in (
-        r"Checkpoint directory .* exists and is not empty",
-        r"The dirpath has changed from",  # a run directory may be moved
-        r"(?s)Using ModelCheckpoint with manual optimization",  # the state after the update is the one wanted
-        r"`isinstance\(treespec, LeafSpec\)` is deprecated",
-        r"Total length of .* across ranks is zero",
-        r"Found \d+ module\(s\) in eval mode",
-        r"The '\w+_dataloader' does not have many workers",
-        r"Using `DistributedSampler` with the dataloaders",  # an episode that two ranks ran counts once
-        r"It is recommended to use `self.log\(.*sync_dist=True",  # it has been averaged over ranks
-        r"Starting from v1.9.0, `tensorboardX` has been removed",
-    ):
-        warnings.filterwarnings("ignore", message=message)
 
 
 def main(args: list[str] | None = None) -> None:

@@ -12,8 +12,9 @@ from lightning_synther.stages.run import Run
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 BASE = CONFIGS / "vd4rl_cheetah.yaml"
+STATES = CONFIGS / "state_offline.yaml"
 COMBINATIONS = [[path] for path in sorted(CONFIGS.glob("*.yaml"))] + [
-    [BASE, path]
+    [STATES if path.stem.startswith("state_") else BASE, path]
     for kind in ("scale", "generator", "encoder")
     for path in sorted(CONFIGS.glob(f"{kind}/*.yaml"))
 ]
@@ -44,6 +45,64 @@ def test_a_config_parses_and_passes_its_checks(paths):
 def test_there_are_configs():
     assert BASE in [paths[0] for paths in COMBINATIONS]
     assert [BASE, CONFIGS / "scale" / "quick.yaml"] in COMBINATIONS
+
+
+def test_what_is_published_for_states_is_in_their_config():
+    settings = parse("fit", f"--config={STATES}").settings
+    denoiser, agent = settings.diffusion.model, settings.model.init_args
+    assert (denoiser.width, denoiser.num_layers, denoiser.time_dim) == (2048, 6, 128)
+    assert (denoiser.normalizer, denoiser.skip_fields) == ("standard", ["terminal"])
+    assert (denoiser.sampler, denoiser.num_sampling_steps) == ("stochastic_heun", 128)
+    assert (settings.diffusion.training.max_steps, settings.synthesis.num_transitions) == (10**5, 5 * 10**6)
+    assert (agent.hidden_dim, agent.alpha, agent.normalize_states) == (256, 2.5, True)
+    assert (settings.data.init_args.mixing, settings.trainer.max_steps) == ("synthetic", 10**6)
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--model=IQL", "--data.reward_scale=return_range"],
+        ["--model=CQLSAC"],
+        ["--model=EDAC", "--model.normalize_states=false"],
+        ["--model.hidden_dim=512", "--model.num_layers=3"],
+        ["--model.residual=true"],
+        ["--data.num_real_episodes=2"],
+        ["--data.fraction=0.15", "--data.fraction_of=transitions"],
+    ],
+)
+def test_recipes_on_states_are_flags(flags):
+    Run(parse("fit", f"--config={STATES}", *flags).settings).check()
+
+
+@pytest.mark.parametrize(
+    ("base", "flags", "sentence"),
+    [
+        (BASE, ["--data.fraction=0"], "fraction is 0.0: give a share in"),
+        (BASE, ["--data.fraction=1.5"], "fraction is 1.5: give a share in"),
+        (
+            BASE,
+            ["--data.fraction=0.5", "--data.fraction_of=transitions"],
+            "pixels are kept by whole episodes",
+        ),
+        (BASE, ["--data.fraction=0.5", "--data.num_real_episodes=2"], "give one of them"),
+        (BASE, ["--data.fraction=0.5", "--data.real=some/store"], "which is trained on as it is"),
+        (BASE, ["--data.num_real_episodes=0"], "num_real_episodes is 0: give at least 1"),
+        (
+            STATES,
+            ["--model.observation=latents"],
+            "model.observation is 'latents', but the agent is trained on states",
+        ),
+        (
+            STATES,
+            ["--diffusion.conditions=[td_error]", "--synthesis.prompt=top"],
+            "the data are states, which no",
+        ),
+        (STATES, ["--data.dataset=null"], "SynthERStates with neither a `dataset` nor a `real` store"),
+    ],
+)
+def test_parts_of_data_that_cannot_be_are_refused(base, flags, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        Run(parse("fit", f"--config={base}", *flags).settings).check()
 
 
 def test_prioritized_generative_replay_is_a_config():

@@ -86,6 +86,13 @@ class RowData(UpdateData[Tensor]):
         self.rows: Tensor | None = None
         self.condition_columns: Tensor | None = None
 
+    @classmethod
+    def of_rows(cls, rows: Tensor, **settings: Any) -> RowData:
+        """Data of rows (N, D) in memory, which come from no store; ``settings`` are those of the batches."""
+        data = cls("", **settings)
+        data.rows = rows
+        return data
+
     def setup(self, stage: str) -> None:
         """Open the stores."""
         super().setup(stage)

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from lightning_synther.data.examination import Examined, read_frame
-from lightning_synther.data.inspection import Inspection
+from lightning_synther.data.findings import Inspection
 from lightning_synther.errors import BackendError, ConfigError, DataError
 
 ROWS, COLUMNS = 5, 8  # episodes (from the worst to the best return) and moments of each

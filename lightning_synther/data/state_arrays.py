@@ -48,9 +48,9 @@ def whole_transitions(
 ) -> Rows:
     """The transitions of arrays with D4RL's names, row i holding what was done at, and followed, observation i.
 
-    An episode ends at a terminal or a timeout. Without ``timeouts`` it also ends where ``next_observations``
-    differ from the following row's observation; without both, after ``max_episode_steps`` rows (D4RL's rule), or
-    else at terminals alone, which is logged.
+    Where ``episodes`` number them, nothing else ends one. Otherwise an episode ends at a terminal or a timeout.
+    Without ``timeouts`` it also ends where ``next_observations`` differ from the following row's observation;
+    without both, after ``max_episode_steps`` rows (D4RL's rule), or else at terminals alone, which is logged.
 
     Without ``next_observations`` the following row's observation is taken. It is unknown at an episode's last
     row: that row is dropped, as in D4RL, unless it is a terminal. Those keep their reward and their end (D4RL
@@ -71,8 +71,11 @@ def whole_transitions(
     if "next_observations" in named:
         following = _vectors(named["next_observations"], "next_observations", where)
     _require_finite({"observations": observation, "actions": action, "rewards": reward}, where)
-    ends = terminal | _cuts(named, observation, terminal, following, where, max_episode_steps)
-    ends[-1] = True
+    if "episodes" in named:
+        ends = np.append(np.diff(named["episodes"].reshape(-1)) != 0, True)
+    else:
+        ends = terminal | _cuts(named, observation, terminal, following, where, max_episode_steps)
+        ends[-1] = True
     episode = np.concatenate([[0], np.cumsum(ends[:-1])]).astype(np.int64)
     keep = np.ones(len(reward), bool)
     if following is None:
@@ -173,7 +176,7 @@ def _require(named: Mapping[str, NDArray[Any]], where: str) -> None:
         raise DataError(f"{where} is empty ({_listed(lengths)}): give a file that holds transitions")
     if len(set(lengths.values())) > 1:
         raise DataError(f"{where} has arrays of unequal length ({_listed(lengths)}): get or make it again")
-    for name in ("rewards", "terminals", "timeouts"):
+    for name in ("rewards", "terminals", "timeouts", "episodes"):
         if name in named and named[name].size != lengths[name]:
             raise DataError(f"{where} has {name} of shape {named[name].shape}: one number a row is needed")
     if "next_observations" in named and named["next_observations"].shape != named["observations"].shape:

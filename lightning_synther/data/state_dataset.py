@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,16 +20,14 @@ from numpy.typing import ArrayLike, NDArray
 from lightning_synther.data.conditions import available_conditions, read_condition, write_condition
 from lightning_synther.data.rewards import describe_episodes
 from lightning_synther.data.state_arrays import Rows, rescale_actions, select, whole_transitions
+from lightning_synther.data.state_env import PLAYED, env_settings, played_env
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.data.store_writer import Existing, StoreWriter
-from lightning_synther.envs.config import EnvConfig
+from lightning_synther.data.subset import Subset, Unit
 from lightning_synther.errors import ConfigError, DataError
 from lightning_synther.transition import Transition, TransitionSpec
 
-Unit = Literal["episodes", "transitions"]
 CHUNK = 65_536  # rows written at a time
-#: Entries of a store's metadata that say which dm_control environment its states come from.
-PLAYED = ("task", "action_repeat", "time_limit")
 EPISODE = "episode"  # the condition of a store that numbers its episodes
 
 
@@ -56,6 +54,7 @@ class StateDataset(Rows):
         terminals: ArrayLike | None,
         timeouts: ArrayLike | None = None,
         next_observations: ArrayLike | None = None,
+        episodes: ArrayLike | None = None,
         *,
         action_low: ArrayLike | None = None,
         action_high: ArrayLike | None = None,
@@ -73,6 +72,7 @@ class StateDataset(Rows):
             terminals: (N,), 1 where the environment ended for good; zeros where it never does.
             timeouts: (N,), 1 at the last row of an episode that a time limit ended.
             next_observations: (N, O); derived within episodes where absent (`whole_transitions` has the rules).
+            episodes: (N,) numbers of the episodes, for data that know them: nothing else then ends one.
             action_low: lower bounds of the actions, a number or (A,) (None: -1); other bounds than [-1, 1] are
                 mapped to [-1, 1].
             action_high: upper bounds (None: 1).
@@ -91,6 +91,7 @@ class StateDataset(Rows):
             "terminals": terminals,
             "timeouts": timeouts,
             "next_observations": next_observations,
+            "episodes": episodes,
         }
         rows = whole_transitions(arrays, name, max_episode_steps)
         rows = replace(rows, action=rescale_actions(rows.action, action_low, action_high, name))
@@ -162,20 +163,16 @@ class StateDataset(Rows):
         With the same ``seed``, a smaller share is part of a larger one. Raises `ConfigError` for a share outside
         (0, 1], or one that leaves nothing.
         """
-        if of not in get_args(Unit):
-            raise ConfigError(f"fraction is of {of!r}: give 'episodes' or 'transitions'")
-        if not 0 < share <= 1:
-            raise ConfigError(f"fraction is {share}: give a share in (0, 1]")
-        total = self.num_episodes if of == "episodes" else len(self)
-        count = round(share * total)
-        if not count:
-            raise ConfigError(
-                f"fraction {share:g} of the {total} {of} of {self.name} leaves none: give at least "
-                f"{0.5 / total:.2g}, or more data"
-            )
-        chosen = np.random.default_rng(seed).permutation(total)[:count]
-        rows = np.isin(self.episode, chosen) if of == "episodes" else np.isin(np.arange(total), chosen)
-        return self._selected(np.flatnonzero(rows))
+        return self.part(Subset(share, of, seed=seed))
+
+    def part(self, subset: Subset) -> StateDataset:
+        """The transitions of ``subset``, in their order; raises `ConfigError` where it is empty or too large."""
+        if subset.is_whole:
+            return self
+        if subset.fraction_of == "transitions":
+            return self._selected(subset.choose(len(self), self.name))
+        episodes = subset.choose(self.num_episodes, self.name)
+        return self._selected(np.flatnonzero(np.isin(self.episode, episodes)))
 
     def split_episodes(self, holdout_fraction: float) -> tuple[StateDataset, StateDataset | None]:
         """The data without, and only, the last so many whole episodes (rounded up); None for a fraction of 0.
@@ -209,6 +206,16 @@ class StateDataset(Rows):
             self.observation.shape[1], self.action.shape[1], gamma, ends if terminal is None else terminal
         )
 
+    def transitions(self, gamma: float = 0.99, part: slice = slice(None)) -> Transition:
+        """The transitions (N, ...), or a ``part`` of them, as tensors that share memory with the arrays."""
+        return Transition(
+            observation=torch.from_numpy(self.observation[part]),
+            action=torch.from_numpy(self.action[part]),
+            reward=torch.from_numpy(self.reward[part]),
+            next_observation=torch.from_numpy(self.next_observation[part]),
+            discount=torch.where(torch.from_numpy(self.terminal[part]), 0.0, gamma),
+        )
+
     def write(
         self,
         path: str | Path,
@@ -236,19 +243,10 @@ class StateDataset(Rows):
         )
         with writer:
             for index in writer.pending_chunks:
-                writer.write(index, spec.flatten(self._transitions(writer.chunk(index), gamma)))
+                writer.write(index, spec.flatten(self.transitions(gamma, writer.chunk(index))))
             store = writer.commit()
         write_condition(path, EPISODE, self.episode)
         return store
-
-    def _transitions(self, part: slice, gamma: float) -> Transition:
-        return Transition(
-            observation=torch.from_numpy(self.observation[part]),
-            action=torch.from_numpy(self.action[part]),
-            reward=torch.from_numpy(self.reward[part]),
-            next_observation=torch.from_numpy(self.next_observation[part]),
-            discount=torch.where(torch.from_numpy(self.terminal[part]), 0.0, gamma),
-        )
 
     def _extra(self, gamma: float) -> dict[str, Any]:
         extra: dict[str, Any] = {"name": self.name, "n_step": 1, "gamma": gamma}
@@ -260,25 +258,3 @@ class StateDataset(Rows):
 
     def _selected(self, index: NDArray[np.int64]) -> StateDataset:
         return replace(self, **vars(select(self, index)))
-
-
-def env_settings(env: str | Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """An environment on states that is given as its task or as fields of `EnvConfig`, which are checked."""
-    if env is None:
-        return None
-    given = {"task": env} if isinstance(env, str) else dict(env)
-    config = EnvConfig.from_dict({"observation": "states", **given})
-    if config.observation != "states":
-        raise ConfigError(
-            f"env.observation is {config.observation!r}, but the data hold states: leave it out"
-        )
-    return {**given, "observation": "states", "action_repeat": config.action_repeat}
-
-
-def played_env(extra: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The environment (fields of `EnvConfig`) that a store's metadata ``extra`` name, or None."""
-    if "env" in extra:
-        return dict(extra["env"])
-    if "task" not in extra:
-        return None
-    return {"observation": "states", **{key: extra[key] for key in PLAYED if key in extra}}

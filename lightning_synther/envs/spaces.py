@@ -52,7 +52,7 @@ def _leaves(space: Any, where: str) -> list[Any]:
         return [leaf for part in parts for leaf in _leaves(part, where)]
     if getattr(space, "dtype", None) == np.uint8 and len(space.shape) > 1:
         raise ConfigError(
-            f"{where} observes images {space.shape}: an agent on states takes vectors, set observation to pixels"
+            f"{where} observes images {space.shape}: an agent on states takes vectors, train one on pixels"
         )
     if type(space).__name__ not in ("Box", "MultiBinary"):
         raise ConfigError(f"{where} observes {space}: only numbers (Box), and dicts of them, make a state")

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from lightning_synther.data.conditions import write_condition
+from lightning_synther.data.rewards import describe_episodes
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.data.store_writer import StoreWriter
 from lightning_synther.envs.config import EnvConfig, Environment
@@ -55,16 +56,18 @@ def collect_states(
             f"set action_repeat to {behaviour.action_repeat}"
         )
     env = make_env(config)
-    played = []
+    played = {"task": task, "action_repeat": action_repeat, "time_limit": time_limit}
+    parts = []
     with Progress(f"{task} {policy}", episodes, "episodes") as progress:
         for episode in range(episodes):
-            played.append(_play(env, behaviour, derive_seed(seed, "collect states", episode)))
+            parts.append(_play(env, behaviour, derive_seed(seed, "collect states", episode)))
             progress.update(1)
-    rows, discounts = (np.concatenate(parts) for parts in zip(*played, strict=True))
+    rows, discounts = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     terminal = bool((discounts == 0).any())
     spec = TransitionSpec(env.observation_shape[0], env.action_dim, gamma, terminal)
     if terminal:
         rows = np.concatenate([rows, discounts == 0], axis=1).astype(np.float32)
+    reward = spec.fields["reward"].start
     fingerprint = f"{policy} action_repeat={action_repeat} time_limit={time_limit} episodes={episodes}"
     with StoreWriter(
         Path(path),
@@ -74,11 +77,19 @@ def collect_states(
         producer="collect_states",
         fingerprint=f"{task} {fingerprint}",
         chunk_size=len(rows),
-        extra={"task": task, "action_repeat": action_repeat, "n_step": 1, "gamma": gamma},
+        extra={
+            "name": f"{task} {policy}",
+            **{key: value for key, value in played.items() if value is not None},
+            "n_step": 1,
+            "gamma": gamma,
+            **describe_episodes(
+                [part[:, reward].sum() for part, _ in parts], [len(part) for part, _ in parts]
+            ),
+        },
     ) as writer:
         writer.write(0, rows)
         store = writer.commit()
-    write_condition(path, "episode", np.repeat(np.arange(episodes), [len(part) for part, _ in played]))
+    write_condition(path, "episode", np.repeat(np.arange(episodes), [len(part) for part, _ in parts]))
     return store
 
 

@@ -7,6 +7,7 @@ an online agent, an agent on stores that are given by hand, or a diffusion model
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -16,49 +17,31 @@ import lightning.pytorch as pl
 from lightning.pytorch import seed_everything
 
 from lightning_synther.agents.agent import Agent
-from lightning_synther.data.conditions import read_conditions
-from lightning_synther.data.state_dataset import played_env
 from lightning_synther.data.store import StoreMetadata, TransitionStore
 from lightning_synther.data.updates import UpdateData
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
-from lightning_synther.networks.encoders import read_checkpoint
 from lightning_synther.online.synthetic import OnlineSynthERData
-from lightning_synther.stages.chain import Artefacts, ModuleConfig
+from lightning_synther.stages.chain import Artefacts
 from lightning_synther.stages.checkpoints import load_checkpoint
-from lightning_synther.stages.config import DatasetConfig, EvaluationConfig, check_training
-from lightning_synther.stages.data import EvaluationData
+from lightning_synther.stages.config import EvaluationConfig, check_training
+from lightning_synther.stages.data import SUBSET, EvaluationData
+from lightning_synther.stages.dataset_config import DatasetConfig, StateDatasetConfig
+from lightning_synther.stages.ensure import ensure
+from lightning_synther.stages.module_config import ModuleConfig
 from lightning_synther.stages.ranks import barrier, is_rank_zero
+from lightning_synther.stages.real import Preview
 from lightning_synther.stages.record import Stage
 from lightning_synther.stages.resynthesis import Resynthesis
-from lightning_synther.stages.training import (
-    TrainerFactory,
-    ensure,
-    fit,
-    instantiate,
-    interruptible,
-    stage_seed,
-)
+from lightning_synther.stages.sizes import STORES, decided_by_data, sizes_from_stores
+from lightning_synther.stages.trainer_settings import check_trainer
+from lightning_synther.stages.training import TrainerFactory, fit, instantiate, interruptible, stage_seed
 from lightning_synther.synthesis.conditions import compute_conditions
 
-#: Settings of the final Trainer that the run decides itself.
-OWN_TRAINER_SETTINGS = (
-    "logger",
-    "default_root_dir",
-    "enable_model_summary",
-    "num_sanity_val_steps",
-    "max_epochs",
-)
-#: Settings of Lightning's automatic optimization, and what to do without them.
-MANUAL_OPTIMIZATION = {
-    "accumulate_grad_batches": "accumulate gradients for: raise data.batch_size instead, and remove it",
-    "gradient_clip_val": "clip gradients for: remove it (a diffusion model has model.grad_clip)",
-    "gradient_clip_algorithm": "clip gradients for: remove it (a diffusion model has model.grad_clip)",
-}
-#: Settings of the data that say how fast, not what.
-NOT_INPUTS = {"updates_per_step", "load_limit"}
-#: Settings of the data that are paths of stores.
-STORES = ("real", "synthetic", "store", "heldout")
+log = logging.getLogger(__name__)
+
+#: Settings of the data that say how fast, not what; and those that the stages before fingerprint.
+NOT_INPUTS = {"updates_per_step", "load_limit", "dataset", *STORES, *SUBSET}
 
 
 @dataclass(frozen=True)
@@ -84,20 +67,12 @@ class AgentStage:
     data_overrides: Mapping[str, Any] = field(default_factory=dict)
     resynthesis: Resynthesis | None = None
 
-    def check(self, encoder_config: Mapping[str, Any] | None = None) -> None:
+    def check(self, preview: Preview | None = None) -> None:
         """Raise `ConfigError` now for what would otherwise come out after the stages before.
 
-        ``encoder_config`` holds the sizes of the encoder that they will train.
+        ``preview`` is what these will make.
         """
-        for key in OWN_TRAINER_SETTINGS:
-            if self.trainer.get(key) is not None:
-                raise ConfigError(f"trainer.{key} is given, but a run decides it itself: remove it")
-        for key, remedy in MANUAL_OPTIMIZATION.items():
-            if self.trainer.get(key) not in (None, 1 if key == "accumulate_grad_batches" else None):
-                raise ConfigError(
-                    f"trainer.{key} is {self.trainer[key]}, but an update has several losses and optimizers, "
-                    f"which Lightning cannot {remedy}"
-                )
+        check_trainer(self.trainer)
         if self.keep_every < 0:
             raise ConfigError(f"keep_every is {self.keep_every}: give a number of updates, or 0 to keep none")
         check_training(
@@ -108,12 +83,24 @@ class AgentStage:
         )
         args = self._data_args()
         data = self._build_data(args)
-        decided = _decided_by_data(self.model, data)
+        decided = decided_by_data(self.model, data)
         if self.resynthesis is not None and isinstance(data, OnlineSynthERData):
             agent = self.model.build(**decided)
             self.resynthesis.check(data.row_spec(agent), agent)
-        if encoder_config is not None:
-            self.model.build(env=args["dataset"].env(), action_dim=1, encoder_config=dict(encoder_config))
+        if preview is not None:
+            self._check_against(preview, args["dataset"])
+
+    def _check_against(self, preview: Preview, dataset: DatasetConfig | StateDatasetConfig) -> None:
+        found = self.model.init_args.get("observation")
+        if found != preview.observation:
+            raise ConfigError(
+                f"model.observation is {found!r}, but the agent is trained on {preview.observation}: give "
+                f"model.observation {preview.observation}"
+            )
+        known: dict[str, Any] = {"observation_dim": 1}
+        if preview.encoder_config is not None:
+            known = {"encoder_config": dict(preview.encoder_config)}
+        self.model.build(env=dataset.env(), action_dim=1, **known)
 
     def run(self) -> dict[str, Any]:
         """Train what is not trained, evaluate what is not evaluated; returns the scores."""
@@ -133,6 +120,9 @@ class AgentStage:
         def build() -> dict[str, Any]:
             agent = load_checkpoint(training.final_checkpoint)
             assert isinstance(agent, Agent)
+            if agent.env is None:
+                log.info("%s: not scored, as its data name no environment: give model.env", self.name)
+                return {}
             return evaluate(self.factory, "test", agent, EvaluationData(self.evaluation), logger=self.name)
 
         return ensure(stage, build)
@@ -150,7 +140,7 @@ class AgentStage:
                 barrier()
             seed_everything(stage_seed(self.factory.seed, "agent"), verbose=False)
             model, data = self._build(args)
-            fit(stage, self._trainer(stage), model, data)
+            fit(stage, self._trainer(stage, scored=getattr(model, "env", {}) is not None), model, data)
             return data.results() if isinstance(data, UpdateData) else {}
 
         ensure(stage, build)
@@ -159,13 +149,13 @@ class AgentStage:
     def _data_args(self) -> dict[str, Any]:
         args = {**self.data.init_args, **self.data_overrides}
         if isinstance(args.get("dataset"), dict):
-            args["dataset"] = DatasetConfig(**args["dataset"])
+            args["dataset"] = self.data.cls.dataset_class(**args["dataset"])
         return args
 
     def _inputs(self, data_args: Mapping[str, Any]) -> dict[str, Any]:
         inputs = {
             "model": self.model.inputs(),
-            "data": {k: v for k, v in data_args.items() if k not in {*NOT_INPUTS, *STORES, "dataset"}},
+            "data": {k: v for k, v in data_args.items() if k not in NOT_INPUTS},
             "max_steps": self.trainer["max_steps"],
             "precision": str(self.trainer.get("precision")),
             "seed": self.factory.seed,
@@ -182,13 +172,16 @@ class AgentStage:
     def _build(self, args: Mapping[str, Any]) -> tuple[pl.LightningModule, pl.LightningDataModule]:
         if self.artefacts is None:
             data = self._build_data(args)
-            decided = _decided_by_data(self.model, data)
-            return self.model.build(**decided, **_sizes(self.model, args)), data
+            decided = decided_by_data(self.model, data)
+            return self.model.build(**decided, **sizes_from_stores(self.model, args)), data
+        stores = {"real": str(self.artefacts.real), "synthetic": str(self.artefacts.synthetic)}
+        args = {**args, **stores}
+        if self.artefacts.encoder_checkpoint is None:
+            return self.model.build(**sizes_from_stores(self.model, args)), self._build_data(args)
         agent = self.model.build(
             env=args["dataset"].env(), encoder_checkpoint=str(self.artefacts.encoder_checkpoint)
         )
-        stores = {"real": str(self.artefacts.real), "synthetic": str(self.artefacts.synthetic)}
-        return agent, self._build_data({**args, **stores})
+        return agent, self._build_data(args)
 
     def _build_data(self, args: Mapping[str, Any]) -> pl.LightningDataModule:
         data = cast(pl.LightningDataModule, self.data.cls(**args))
@@ -196,15 +189,15 @@ class AgentStage:
             data.resynthesise = self.resynthesis
         return data
 
-    def _trainer(self, stage: Stage) -> pl.Trainer:
+    def _trainer(self, stage: Stage, scored: bool) -> pl.Trainer:
         settings = {key: instantiate(value) for key, value in self.trainer.items() if value is not None}
         settings = {"log_every_n_steps": 1, **settings, **self.factory.settings()}
         callbacks = settings.pop("callbacks", [])
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
-        if isinstance(settings.get("val_check_interval"), int):
+        if scored and isinstance(settings.get("val_check_interval"), int):
             settings["check_val_every_n_epoch"] = None
         else:
-            settings["limit_val_batches"] = 0
+            settings |= {"val_check_interval": None, "limit_val_batches": 0}
         return pl.Trainer(
             default_root_dir=self.factory.run_dir,
             logger=self.factory.logger(stage.name),
@@ -219,71 +212,6 @@ def _contents(path: str) -> dict[str, Any]:
     """What a store given by hand holds, wherever it lies."""
     TransitionStore.open(path)
     return {key: value for key, value in asdict(StoreMetadata.read(Path(path))).items() if key != "extra"}
-
-
-def _decided_by_data(model: ModuleConfig, data: pl.LightningDataModule) -> dict[str, Any]:
-    """Arguments of an agent that its data decide; `ConfigError` where the config says otherwise."""
-    if not (isinstance(data, UpdateData) and issubclass(model.cls, Agent)):
-        return {}
-    decided = data.agent_arguments()
-    for key, value in decided.items():
-        given = model.init_args.get(key)
-        pairs = {key: (given, value)}
-        if isinstance(given, dict):
-            pairs = {f"{key}.{name}": (part, value.get(name)) for name, part in given.items()}
-        for name, (ours, theirs) in pairs.items():
-            if ours is not None and ours != theirs:
-                raise ConfigError(
-                    f"model.{name} is {ours!r}, but the data decide it and have {theirs!r}: remove it"
-                )
-    return decided
-
-
-def _sizes(model: ModuleConfig, data_args: Mapping[str, Any]) -> dict[str, Any]:
-    """Arguments of a model that the data given by hand, or the encoder of their latents, decide."""
-    if issubclass(model.cls, LatentDiffusion):
-        store = next((data_args[key] for key in STORES if data_args.get(key)), None)
-        if store is None:
-            raise ConfigError("a diffusion model takes its sizes from its data: give the path of a store")
-        names = data_args.get("conditions")
-        sizes = read_conditions(store, names)[1] if names else None
-        return {"spec": TransitionStore.open(store).spec.to_dict(), "conditions": sizes}
-    checkpoint = model.init_args.get("encoder_checkpoint")
-    if checkpoint is None:
-        return _sizes_of_states(model, data_args)
-    theirs = read_checkpoint(checkpoint)["hyper_parameters"].get("env")
-    dataset: DatasetConfig | None = data_args.get("dataset")
-    ours = model.init_args.get("env") or (dataset.env() if dataset else theirs)
-    check_env(ours, theirs, checkpoint)
-    return {"env": ours}
-
-
-def _sizes_of_states(model: ModuleConfig, data_args: Mapping[str, Any]) -> dict[str, Any]:
-    """What an agent on states takes from its store, where the config does not give it."""
-    path = data_args.get("real") or data_args.get("synthetic")
-    if path is None or model.init_args.get("observation") != "states":
-        return {}
-    store = TransitionStore.open(path)
-    known: dict[str, Any] = {
-        "observation_dim": store.spec.observation_dim,
-        "action_dim": store.spec.action_dim,
-    }
-    if env := played_env(store.metadata.extra):
-        known["env"] = env
-    return {name: value for name, value in known.items() if model.init_args.get(name) is None}
-
-
-def check_env(
-    ours: Mapping[str, Any] | None, theirs: Mapping[str, Any] | None, checkpoint: str | Path
-) -> None:
-    """Raise `ConfigError` where the config's environment is not the one that a checkpoint was trained for."""
-    for key, value in (ours or {}).items():
-        found = (theirs or {}).get(key, value)
-        if found != value:
-            raise ConfigError(
-                f"the config's {key} is {value}, but checkpoint {checkpoint} was trained on {key} {found}: "
-                "give a config or a checkpoint of the same dataset"
-            )
 
 
 def evaluate(

@@ -17,37 +17,39 @@ from numpy.typing import NDArray
 from lightning_synther.data.windows import stack_rows
 from lightning_synther.networks.frozen import FrozenEncoder
 from lightning_synther.networks.timm_encoder import SIZES, TimmEncoder
-from lightning_synther.stages.config import DatasetConfig
 from lightning_synther.stages.dataset import PixelDataset
+from lightning_synther.stages.dataset_config import DatasetConfig
+from lightning_synther.stages.encoder import EncoderSource
+from lightning_synther.stages.ensure import ensure_on_rank_zero
 from lightning_synther.stages.record import Stage
-from lightning_synther.stages.training import ensure_on_rank_zero
+from lightning_synther.stages.training import TrainerFactory
 from lightning_synther.synthesis.features import features_folder, frame_features
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Backbone:
-    """A `TimmEncoder` as a config describes it, for a dataset.
+class Backbone(EncoderSource):
+    """A `TimmEncoder` as a config describes it, for a dataset: no stage 1, its features' components are fitted.
 
     Attributes:
         init_args: of `TimmEncoder`, without the dataset's sizes.
         batch_size: frames encoded at once.
     """
 
+    factory: TrainerFactory
     init_args: Mapping[str, Any]
     dataset: DatasetConfig
-    run_dir: Path
     batch_size: int
 
-    def make(self) -> TimmEncoder:
-        """The encoder without its weights; `ConfigError` for what it cannot be."""
+    def preview(self) -> TimmEncoder:
+        """See `EncoderSource`."""
         given = {key: value for key, value in self.init_args.items() if key not in SIZES}
         return TimmEncoder(**given, frame_size=self.dataset.image_size, num_frames=self.dataset.frame_stack)
 
     @cached_property
     def _loaded(self) -> TimmEncoder:
-        encoder = self.make()
+        encoder = self.preview()
         encoder.load_weights()
         return encoder
 
@@ -61,21 +63,26 @@ class Backbone:
             )
         return self._loaded
 
-    def fit(self, pixels: PixelDataset, device: torch.device) -> Stage:
+    def prepare(self) -> None:
+        """See `EncoderSource`: the hub may not answer."""
+        self.load()
+
+    def provide(self, pixels: PixelDataset) -> Stage:
         """Features of every frame, and the principal components of the training split's."""
         inputs = {
             "dataset": pixels.fingerprint,
             "windows": {**self.dataset.windows(), "holdout_fraction": self.dataset.holdout_fraction},
             "env": self.dataset.env(),
             "model": {"class": TimmEncoder.__name__, **self.init_args},
+            **pixels.subset,
         }
         path = Path(str(self.init_args.get("weights")))
         if path.is_file():
             inputs["weights"] = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
-        stage = Stage(self.run_dir, "encoder", inputs)
+        stage = Stage(self.factory.run_dir, "encoder", inputs)
 
         def build() -> dict[str, Any]:
-            encoder = self.load().to(device)
+            encoder = self.load().to(self.factory.device)
             log.info("encoder: a frozen timm backbone, so encoder.training is not used")
             features = self.features(pixels, encoder)
             replay = pixels.train
@@ -94,9 +101,9 @@ class Backbone:
         return stage
 
     def features(self, pixels: PixelDataset, encoder: FrozenEncoder) -> NDArray[np.float32]:
-        """Features of every frame, from the cache where they are there."""
+        """See `EncoderSource`: features of every frame, from the cache where they are there."""
         assert isinstance(encoder, TimmEncoder)
-        folder = features_folder(pixels.directory, self.run_dir)
+        folder = features_folder(pixels.directory, self.factory.run_dir)
         return frame_features(pixels.train.episodes, encoder, folder, self.batch_size)
 
     def _save(self, encoder: TimmEncoder, pixels: PixelDataset, path: Path) -> None:

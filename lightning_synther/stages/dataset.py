@@ -6,7 +6,7 @@ import json
 import logging
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ import numpy as np
 
 from lightning_synther.data.catalogue import is_published
 from lightning_synther.data.replay import PixelReplay
+from lightning_synther.data.subset import Subset
 from lightning_synther.data.transfer import SourceUnavailableError
 from lightning_synther.data.vd4rl import dataset_dir, load_vd4rl
 from lightning_synther.envs.config import EnvConfig
 from lightning_synther.envs.pool import EnvPool
 from lightning_synther.errors import ConfigError
-from lightning_synther.stages.config import DatasetConfig
+from lightning_synther.stages.dataset_config import DatasetConfig
 
 log = logging.getLogger(__name__)
 
@@ -28,15 +29,27 @@ COLLECTED_EPISODES = 200  # V-D4RL's size: 100,000 transitions at action repeat 
 
 @dataclass(frozen=True)
 class PixelDataset:
-    """A loaded dataset, split into training and held-out episodes."""
+    """A loaded dataset, split into training and held-out episodes.
+
+    Attributes:
+        train: the part of the training episodes that is used.
+        every: all of them.
+        subset: which part that is, for the fingerprint of a stage; empty for all.
+    """
 
     train: PixelReplay
+    every: PixelReplay
+    subset: Mapping[str, Any]
     heldout: PixelReplay | None
     source: str
     directory: Path
     fingerprint: str
     returns: np.ndarray
     action_dim: int
+
+    def whole(self) -> PixelDataset:
+        """The same with all training episodes."""
+        return replace(self, train=self.every, subset={})
 
 
 def provide_dataset(config: DatasetConfig, num_workers: int = 2) -> tuple[Path, str]:
@@ -72,8 +85,10 @@ def has_data(directory: Path) -> bool:
     return directory.is_dir() and any(p.suffix in (".hdf5", ".npz") for p in directory.iterdir())
 
 
-def open_dataset(config: DatasetConfig, source: str, directory: Path) -> PixelDataset:
-    """Load ``directory`` and split off the held-out episodes."""
+def open_dataset(
+    config: DatasetConfig, source: str, directory: Path, subset: Subset | None = None
+) -> PixelDataset:
+    """Load ``directory``, split off the held-out episodes, and choose ``subset`` (None: all) of the others."""
     episodes = load_vd4rl(
         directory, task=config.task, image_size=config.image_size, max_episodes=config.num_episodes
     )
@@ -89,12 +104,18 @@ def open_dataset(config: DatasetConfig, source: str, directory: Path) -> PixelDa
             f"data.dataset.holdout_fraction {config.holdout_fraction} of {count} episodes leaves none to "
             "train on: use more episodes, or give 0"
         )
-    order = np.arange(count)
+
+    def replay(chosen: np.ndarray) -> PixelReplay:
+        return PixelReplay(episodes, subset=chosen, **config.windows())
+
+    subset = subset or Subset()
+    training = np.arange(count - heldout)
+    every = replay(training)
     return PixelDataset(
-        train=PixelReplay(episodes, subset=order[: count - heldout], **config.windows()),
-        heldout=PixelReplay(episodes, subset=order[count - heldout :], **config.windows())
-        if heldout
-        else None,
+        train=every if subset.is_whole else replay(subset.choose(len(training), str(directory))),
+        every=every,
+        subset=subset.inputs(),
+        heldout=replay(np.arange(count - heldout, count)) if heldout else None,
         source=source,
         directory=directory,
         fingerprint=episodes.fingerprint(),

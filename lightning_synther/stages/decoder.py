@@ -6,20 +6,14 @@ import logging
 from dataclasses import dataclass
 from typing import Any
 
-from lightning.pytorch import seed_everything
-
 from lightning_synther.data.store import TransitionStore
+from lightning_synther.evaluation.board import tag
 from lightning_synther.stages.config import DecoderConfig
 from lightning_synther.stages.dataset import PixelDataset
+from lightning_synther.stages.ensure import ensure, ensure_on_rank_zero
 from lightning_synther.stages.ranks import is_rank_zero
 from lightning_synther.stages.record import Stage
-from lightning_synther.stages.training import (
-    TrainerFactory,
-    ensure,
-    ensure_on_rank_zero,
-    fit,
-    stage_seed,
-)
+from lightning_synther.stages.training import TrainerFactory
 from lightning_synther.synthesis.decoder import (
     DecoderData,
     LatentDecoder,
@@ -57,15 +51,23 @@ class Decoding:
         }
         stage = Stage(self.factory.run_dir, "decoder", inputs, length="training.max_steps")
 
-        def build() -> dict[str, Any]:
-            seed_everything(stage_seed(seed, stage.name), verbose=False)
+        def make() -> tuple[LatentDecoder, DecoderData]:
             data = self._data(heldout=False, batch_size=config.batch_size)
             columns = data.store.spec.fields["observation"]
             size = self.pixels.train.observation_shape[-1]
             model = LatentDecoder(columns.stop - columns.start, size, config.width, config.lr)
             model.fit_normalizer(data.store.rows[:, columns])
-            fit(stage, self.factory.trainer(stage, config.training()), model, data)
-            return self._judge(stage) if is_rank_zero() else {}
+            return model, data
+
+        def build() -> dict[str, Any]:
+            self.factory.train(stage, config.training(), make)
+            if not is_rank_zero():
+                return {}
+            results = self._judge(stage)
+            logger = self.factory.logger(stage.name)
+            logger.log_metrics({"val/psnr_db": results["psnr"]}, step=config.max_steps)
+            logger.finalize("success")
+            return results
 
         ensure(stage, build)
         return stage
@@ -83,7 +85,7 @@ class Decoding:
                 model, self.pixels.train, real.rows, made.rows, real.spec, views=self.views
             )
             logger = self.factory.logger("decoder")
-            logger.experiment.add_figure("decoded/real_and_synthetic", figure, 0)
+            logger.experiment.add_figure(tag(logger, "panels/1_decoded_frames"), figure, 0)
             logger.finalize("success")
             return {}
 

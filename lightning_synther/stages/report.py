@@ -150,7 +150,12 @@ def read_run(path: Path, metric: str) -> RunScores:
 
 def _is_incidental(key: str) -> bool:
     last = key.rpartition(".")[2]
-    return last in NOT_SETTINGS or key == "seed_everything" or key.endswith(TASKS)
+    return (
+        last in NOT_SETTINGS
+        or key == "seed_everything"
+        or key.startswith("comparison.")
+        or key.endswith(TASKS)
+    )
 
 
 def group_runs(runs: Iterable[RunScores]) -> list[Group]:

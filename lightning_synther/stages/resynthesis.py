@@ -28,12 +28,14 @@ from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
 from lightning_synther.online.synthetic import Synthesis
 from lightning_synther.seeding import derive_seed
-from lightning_synther.stages.chain import ModuleConfig
 from lightning_synther.stages.checkpoints import load_checkpoint
-from lightning_synther.stages.config import ResynthesisConfig, StageTraining, SynthesisConfig
+from lightning_synther.stages.config import ResynthesisConfig, StageTraining
+from lightning_synther.stages.ensure import ensure
+from lightning_synther.stages.module_config import ModuleConfig
 from lightning_synther.stages.record import Stage, read_json, write_json
 from lightning_synther.stages.synthesis import make_prompted, sample_store
-from lightning_synther.stages.training import TrainerFactory, ensure, fit, stage_seed
+from lightning_synther.stages.synthesis_config import SynthesisConfig
+from lightning_synther.stages.training import TrainerFactory, fit, stage_seed
 from lightning_synther.synthesis.conditions import COMPUTED, compute_conditions
 from lightning_synther.synthesis.fidelity import fidelity
 from lightning_synther.synthesis.filters import COUNTERS

@@ -13,26 +13,19 @@ from lightning_synther.agents.agent import Agent
 from lightning_synther.data.synther_npz import export_npz
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
-from lightning_synther.online.synthetic import OnlineSynthERData
-from lightning_synther.stages.agent import AgentStage, check_env, evaluate
-from lightning_synther.stages.chain import Artefacts, Chain, ModuleConfig
-from lightning_synther.stages.checkpoints import import_class, load_checkpoint
-from lightning_synther.stages.config import (
-    DatasetConfig,
-    DecoderConfig,
-    EvaluationConfig,
-    LatentsConfig,
-    MonitorConfig,
-    ResynthesisConfig,
-    StageTraining,
-    SynthesisConfig,
-)
-from lightning_synther.stages.data import EvaluationData, SynthERData
+from lightning_synther.stages.agent import AgentStage, evaluate
+from lightning_synther.stages.assembly import make_chain, make_resynthesis, named_env
+from lightning_synther.stages.chain import Artefacts, Chain
+from lightning_synther.stages.checkpoints import load_checkpoint
+from lightning_synther.stages.config import EvaluationConfig
+from lightning_synther.stages.data import EvaluationData
+from lightning_synther.stages.module_config import ModuleConfig
 from lightning_synther.stages.ranks import is_rank_zero
 from lightning_synther.stages.record import write_json
-from lightning_synther.stages.resynthesis import Resynthesis
-from lightning_synther.stages.summary import describe_scores, write_summary
+from lightning_synther.stages.sizes import check_env
+from lightning_synther.stages.summary import ARMS, describe_scores, write_summary
 from lightning_synther.stages.synthesis import sample_store
+from lightning_synther.stages.synthesis_config import SynthesisConfig
 from lightning_synther.stages.training import TrainerFactory
 
 log = logging.getLogger(__name__)
@@ -64,8 +57,10 @@ class Run:
         """Run the missing stages, then train and evaluate the agent, then write the summary."""
         artefacts = self.chain.run() if self.chain is not None else None
         results = {"agent": self._agent_stage(artefacts).run()}
-        if artefacts is not None and self.config.comparison.real_only:
-            results["real_only"] = self._agent_stage(artefacts, "agent_real_only", mixing="real").run()
+        for arm in ARMS:
+            if artefacts is not None and self.config.comparison[arm]:
+                mixing = arm.removesuffix("_only")
+                results[arm] = self._agent_stage(artefacts, f"agent_{arm}", mixing=mixing).run()
         write_summary(self.run_dir, self.seed, results)
 
     def validate(self) -> None:
@@ -116,70 +111,23 @@ class Run:
     @cached_property
     def chain(self) -> Chain | None:
         """The stages before the agent; they run where its data name a dataset and no store."""
-        cfg = self.config
-        if (
-            not issubclass(import_class(cfg.data.class_path), SynthERData)
-            or cfg.data.init_args.real is not None
-        ):
-            return None
-        if cfg.encoder.model is None:
-            raise ConfigError(
-                "data is SynthERData without a `real` store, so stage 1 has to train an encoder, but "
-                "encoder.model is not given: name an agent class, as configs/vd4rl_cheetah.yaml does"
-            )
-        if cfg.data.init_args.dataset is None:
-            raise ConfigError(
-                "data is SynthERData with neither a `dataset` nor a `real` store: give one of them"
-            )
-        if cfg.model.init_args.get("encoder_checkpoint") is not None:
-            raise ConfigError(
-                "model.encoder_checkpoint is given, but the stages train an encoder themselves: remove it, "
-                "or give the store that it made as data.real"
-            )
-        return Chain(
-            factory=self.factory,
-            dataset=DatasetConfig(**cfg.data.init_args.dataset.as_dict()),
-            encoder=_module_config(cfg.encoder.model),
-            encoder_training=StageTraining(**cfg.encoder.training.as_dict()),
-            latents=LatentsConfig(**cfg.diffusion.latents.as_dict()),
-            diffusion=ModuleConfig(LatentDiffusion, cfg.diffusion.model.as_dict()),
-            diffusion_training=StageTraining(**cfg.diffusion.training.as_dict()),
-            monitor=MonitorConfig(**cfg.diffusion.monitor.as_dict()),
-            synthesis=SynthesisConfig(**cfg.synthesis.as_dict()),
-            conditions=cfg.diffusion.conditions,
-            decoder=DecoderConfig(**cfg.decoder.as_dict()),
-        )
+        return make_chain(self.config, self.factory)
 
     def _agent_stage(self, artefacts: Artefacts | None, name: str | None = None, **data: Any) -> AgentStage:
         cfg = self.config
-        model = _module_config(cfg.model)
+        model = ModuleConfig.of(cfg.model)
         return AgentStage(
             factory=self.factory,
             name=name or ("diffusion" if issubclass(model.cls, LatentDiffusion) else "agent"),
             model=model,
-            data=_module_config(cfg.data),
+            data=ModuleConfig.of(cfg.data),
             data_overrides=data,
             trainer=cfg.trainer.as_dict(),
             checkpoint_every=cfg.checkpoint_every,
             keep_every=cfg.keep_every,
             evaluation=EvaluationConfig(**cfg.evaluation.as_dict()),
             artefacts=artefacts,
-            resynthesis=self._resynthesis(),
-        )
-
-    def _resynthesis(self) -> Resynthesis | None:
-        """How an online run makes synthetic transitions; None where the data make none."""
-        cfg = self.config
-        if not issubclass(import_class(cfg.data.class_path), OnlineSynthERData):
-            return None
-        return Resynthesis(
-            factory=self.factory,
-            folder="agent/resynthesis",
-            diffusion=ModuleConfig(LatentDiffusion, cfg.diffusion.model.as_dict()),
-            training=StageTraining(**cfg.diffusion.training.as_dict()),
-            synthesis=SynthesisConfig(**cfg.synthesis.as_dict()),
-            config=ResynthesisConfig(**cfg.resynthesis.as_dict()),
-            conditions=cfg.diffusion.conditions,
+            resynthesis=make_resynthesis(cfg, self.factory),
         )
 
     def _evaluate(self, verb: str) -> None:
@@ -191,9 +139,7 @@ class Run:
                 f"{verb} runs a policy, but {path} holds {type(agent).__name__}: "
                 "give an agent's, as in --ckpt_path=<run>/agent/final.ckpt"
             )
-        dataset = cfg.data.init_args.get("dataset") if cfg.data is not None else None
-        if dataset is not None:
-            check_env(DatasetConfig(**dataset.as_dict()).env(), agent.env, path)
+        check_env(named_env(cfg), agent.env, path)
         results = evaluate(
             self.factory, verb, agent, EvaluationData(EvaluationConfig(**cfg.evaluation.as_dict()))
         )
@@ -205,7 +151,3 @@ class Run:
     def _checkpoint(self, stage: str) -> Path:
         given = self.config.get("ckpt_path")
         return Path(given) if given else self.run_dir / stage / "final.ckpt"
-
-
-def _module_config(config: Namespace) -> ModuleConfig:
-    return ModuleConfig(import_class(config.class_path), config.get("init_args", Namespace()).as_dict())

@@ -9,12 +9,15 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lightning_synther.stages.hparams import write_hparams
 from lightning_synther.stages.ranks import is_rank_zero
 from lightning_synther.stages.record import read_json, write_json
 from lightning_synther.stages.training import TENSORBOARD
 
 log = logging.getLogger(__name__)
 
+#: What is trained beside the agent, to compare with.
+ARMS = {"real_only": "agent on real data only", "synthetic_only": "agent on synthetic data only"}
 PACKAGES = ("lightning-synther", "torch", "lightning", "dm-control", "mujoco", "numpy")
 
 
@@ -26,7 +29,7 @@ def _stage_records(run_dir: Path) -> dict[str, dict[str, Any]]:
 def summarise(run_dir: Path, seed: int, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Collect what every stage measured.
 
-    ``scores`` maps ``agent`` (and ``real_only``, where it was run) to the evaluation's results:
+    ``scores`` maps ``agent`` (and the `ARMS` that were run beside it) to the evaluation's results:
     ``return_mean``, ``return_stderr``, ``episodes``, and ``normalized_score`` where the environment has
     references (return / 10 on dm_control).
     """
@@ -34,7 +37,7 @@ def summarise(run_dir: Path, seed: int, scores: Mapping[str, Mapping[str, Any]])
     dataset = records.get("dataset", {}).get("results", {})
     return {
         **scores.get("agent", {}),
-        "real_only": scores.get("real_only"),
+        **{arm: scores.get(arm) for arm in ARMS},
         "data_source": dataset.get("source"),
         "data_directory": dataset.get("directory"),
         "fidelity": records.get("synthesis", {}).get("results", {}).get("fidelity"),
@@ -49,10 +52,11 @@ def summarise(run_dir: Path, seed: int, scores: Mapping[str, Mapping[str, Any]])
 
 
 def write_summary(run_dir: Path, seed: int, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Write ``<run_dir>/summary.json`` and log its essence, on rank zero."""
+    """Write ``<run_dir>/summary.json`` and TensorBoard's HPARAMS, and log the essence, on rank zero."""
     summary = summarise(run_dir, seed, scores)
     if is_rank_zero():
         write_json(run_dir / "summary.json", summary)
+        write_hparams(run_dir, _stage_records(run_dir), summary, ARMS)
         log.info("\n%s", describe(summary, run_dir))
     return summary
 
@@ -60,7 +64,7 @@ def write_summary(run_dir: Path, seed: int, scores: Mapping[str, Mapping[str, An
 def describe(summary: Mapping[str, Any], run_dir: Path) -> str:
     """A few lines for a person."""
     lines = []
-    for scores, label in ((summary, "agent"), (summary["real_only"], "agent on real data only")):
+    for scores, label in ((summary, "agent"), *((summary[arm], label) for arm, label in ARMS.items())):
         if scores and "return_mean" in scores:
             lines.append(f"{label}: {describe_scores(scores)}")
     if summary["data_source"]:

@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import Any
 
 from lightning_synther.agents.agent import Agent
-from lightning_synther.data.replay import PixelReplay
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.diffusion.guidance import Guidance, check_guidance
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.diffusion.statistics import ColumnStatistics
 from lightning_synther.errors import ConfigError
 from lightning_synther.stages.checkpoints import load_checkpoint
-from lightning_synther.stages.config import SynthesisConfig
+from lightning_synther.stages.panels import show_panels
+from lightning_synther.stages.real import RealTransitions
+from lightning_synther.stages.synthesis_config import SynthesisConfig
 from lightning_synther.stages.training import TrainerFactory, interruptible
 from lightning_synther.synthesis.fidelity import fidelity
-from lightning_synther.synthesis.figures import fidelity_figure, novelty_figure
 from lightning_synther.synthesis.filters import COUNTERS, Filters
-from lightning_synther.synthesis.neighbours import neighbour_figure
 from lightning_synther.synthesis.policy_guidance import policy_log_density
 from lightning_synther.synthesis.sample import StoreWriterCallback, SynthesisData
 from lightning_synther.synthesis.support import Support
@@ -138,34 +137,19 @@ def _digest(agent: Agent) -> str:
     return digest.hexdigest()
 
 
-def judge(
-    factory: TrainerFactory,
-    real: Path,
-    synthetic: Path,
-    heldout: Path | None,
-    replay: PixelReplay,
-    views: int = 1,
-) -> dict[str, Any]:
-    """Fidelity of a synthetic store, as scores and in TensorBoard.
-
-    ``replay`` holds the frames that the ``real`` store was encoded from, ``views`` rows for a transition.
+def judge(factory: TrainerFactory, real: RealTransitions, made: TransitionStore) -> dict[str, Any]:
+    """Fidelity of the synthetic store ``made``, as scores and in TensorBoard.
 
     Compared with held-out episodes; without any, with the training data, which flatters a model that
     memorises: ``compared_with`` says which.
     """
-    store, other = TransitionStore.open(real), TransitionStore.open(heldout or real)
-    made = TransitionStore.open(synthetic, expected=store.spec)
-    result = fidelity(store.rows, made.rows, other.rows if heldout else None, store.spec)
+    store = TransitionStore.open(real.train, expected=made.spec)
+    other = TransitionStore.open(real.heldout or real.train)
+    result = fidelity(store.rows, made.rows, other.rows if real.heldout else None, store.spec)
     scores = result.scores
     logger = factory.logger("synthesis")
+    logger.forget(0)  # an earlier synthesis
     logger.log_metrics({f"fidelity/{name}": value for name, value in scores.items()}, step=0)
-    logger.experiment.add_figure(
-        "fidelity/real_and_synthetic", fidelity_figure(other.rows, made.rows, store.spec), 0
-    )
-    if result.novelty is not None:
-        logger.experiment.add_figure("fidelity/novelty", novelty_figure(result.novelty), 0)
-    logger.experiment.add_figure(
-        "fidelity/nearest_frames", neighbour_figure(replay, store.rows, made.rows, store.spec, views=views), 0
-    )
+    show_panels(logger, real, store, made, other, result.novelty)
     logger.finalize("success")
-    return {"compared_with": "heldout" if heldout else "training", "counts": result.counts, **scores}
+    return {"compared_with": "heldout" if real.heldout else "training", "counts": result.counts, **scores}

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import instantiate_class
-from lightning.pytorch.loggers import TensorBoardLogger
 
+from lightning_synther.evaluation.board import SectionLogger
 from lightning_synther.seeding import derive_seed
 from lightning_synther.stages.callbacks import (
     DescribeCheckpoint,
@@ -22,53 +22,13 @@ from lightning_synther.stages.callbacks import (
     ShowProgress,
     last_checkpoint,
 )
+from lightning_synther.stages.clock import LogTime
 from lightning_synther.stages.config import StageTraining
 from lightning_synther.stages.precision import resolve_precision
-from lightning_synther.stages.ranks import barrier, from_rank_zero, is_rank_zero
-from lightning_synther.stages.record import Stage, Status
+from lightning_synther.stages.record import Stage
 
-log = logging.getLogger(__name__)
-
+#: Folder of a run's event files.
 TENSORBOARD = "tensorboard"
-
-
-def ensure(stage: Stage, build: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-    """Bring ``stage`` to *finished* and return its results: reuse, resume or rebuild, and say which and why.
-
-    Runs on every rank. Rank zero decides, and only it writes the record.
-    """
-    status = from_rank_zero(stage.status)
-    if status == "finished":
-        log.info("%s: finished earlier, reused", stage.name)
-        return stage.results
-    if is_rank_zero():
-        _begin(stage, status)
-    barrier()  # nobody looks into the folder before it is what rank zero made of it
-    if not is_rank_zero():
-        build()
-    else:
-        with stage.timed():
-            results = build()
-        stage.finish(results)
-        log.info("%s: finished in %.0f s", stage.name, stage.seconds)
-    barrier()
-    return stage.results
-
-
-def ensure_on_rank_zero(stage: Stage, build: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
-    """As `ensure`, for work that one process does alone; the others wait for its record."""
-    return ensure(stage, build if is_rank_zero() else dict)
-
-
-def _begin(stage: Stage, status: Status) -> None:
-    if status == "stale":
-        log.info("%s: rebuilt, because these changed: %s", stage.name, "; ".join(stage.changes()))
-        stage.discard()
-    elif status == "extended":
-        log.info("%s: goes on, because it is longer now: %s", stage.name, "; ".join(stage.changes()))
-    else:
-        log.info("%s: %s", stage.name, "was interrupted, goes on" if status == "interrupted" else "starts")
-    stage.begin()
 
 
 @dataclass(frozen=True)
@@ -104,15 +64,17 @@ class TrainerFactory:
             settings["precision"] = resolve_precision(precision, str(accelerator))
         return {**settings, "enable_progress_bar": False}
 
-    def logger(self, stage: str) -> TensorBoardLogger:
-        """TensorBoard logger of one stage."""
-        return TensorBoardLogger(save_dir=self.run_dir, name=TENSORBOARD, version=stage)
+    def logger(self, stage: str) -> SectionLogger:
+        """TensorBoard logger of one stage; agents share a section, in which their curves lie over each other."""
+        section = "agent" if stage.startswith(("agent", "evaluation")) else stage
+        return SectionLogger(self.run_dir, TENSORBOARD, stage, section)
 
     def callbacks(self, stage: Stage, checkpoint_every: int, keep_every: int = 0) -> list[Callback]:
         """What every training has; with ``keep_every``, checkpoints that are kept."""
         return [
             SeedEveryStep(self.seed, stage.name),
             DescribeCheckpoint(),
+            LogTime(),
             last_checkpoint(stage.directory, checkpoint_every),
             *([KeepCheckpoints(stage.directory, keep_every)] if keep_every else []),
             *self.show_progress(stage.name),
@@ -122,7 +84,19 @@ class TrainerFactory:
         """The progress of a stage, unless the user wants none."""
         return [ShowProgress(stage)] if self.progress else []
 
-    def trainer(self, stage: Stage, training: StageTraining) -> pl.Trainer:
+    def train(
+        self,
+        stage: Stage,
+        training: StageTraining,
+        make: Callable[[], tuple[pl.LightningModule, pl.LightningDataModule]],
+        watchers: Sequence[Callback] = (),
+    ) -> None:
+        """Train what ``make`` makes: a module whose initial weights depend on the run's seed and the stage alone."""
+        seed_everything(stage_seed(self.seed, stage.name), verbose=False)
+        module, data = make()
+        fit(stage, self.trainer(stage, training, watchers), module, data)
+
+    def trainer(self, stage: Stage, training: StageTraining, watchers: Sequence[Callback] = ()) -> pl.Trainer:
         """Trainer that fits ``training.max_steps`` updates."""
         settings = self.settings(training.precision)
         validates = training.validate_every > 0
@@ -130,7 +104,7 @@ class TrainerFactory:
         return pl.Trainer(
             default_root_dir=self.run_dir,
             logger=self.logger(stage.name),
-            callbacks=self.callbacks(stage, training.checkpoint_every),
+            callbacks=[*self.callbacks(stage, training.checkpoint_every), *watchers],
             max_steps=training.max_steps,
             val_check_interval=interval if validates else None,
             check_val_every_n_epoch=None if validates else 1,

@@ -69,6 +69,9 @@ def encode_dataset(
             "give views=1 or shift=true"
         )
     chunk = _ChunkEncoder(replay, encoder, views, shift, batch_size, seed, features)
+    starts = np.cumsum(replay.episodes.lengths) - replay.episodes.lengths
+    episode = np.searchsorted(starts, replay.rows, side="right") - 1
+    present = np.unique(episode)
     with StoreWriter(
         path,
         transition_spec(replay, encoder.latent_dim),
@@ -82,7 +85,7 @@ def encode_dataset(
             "gamma": replay.gamma,
             "views": views,
             "shift": shift,
-            **describe_episodes(replay.episodes.returns, replay.episodes.lengths - 1),
+            **describe_episodes(replay.episodes.returns[present], replay.episodes.lengths[present] - 1),
         },
         existing=existing,
     ) as writer:
@@ -93,8 +96,6 @@ def encode_dataset(
                 writer.write(index, rows)
                 progress.update(len(rows))
         store = writer.commit()
-    starts = np.cumsum(replay.episodes.lengths) - replay.episodes.lengths
-    episode = np.searchsorted(starts, replay.rows, side="right") - 1
     write_condition(path, "episode", episode.repeat(views))
     return store
 

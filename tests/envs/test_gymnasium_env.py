@@ -18,6 +18,8 @@ spaces = gymnasium.spaces
 class Goal(gymnasium.Env):
     """Counts its steps; ends for good after ``length`` of them; actions in [-2, 4]."""
 
+    metadata = {"render_modes": ["rgb_array"]}  # noqa: RUF012 (Gymnasium's own form)
+
     observation_space = spaces.Dict(
         {
             "observation": spaces.Box(-9, 9, (2, 2)),
@@ -141,6 +143,28 @@ def test_pixels_are_rendered_scaled_and_stacked():
     assert env.reset(0).shape == env.observation_shape == (6, 20, 20)
     assert env.step([0.0]).observation[:, 0, 0].tolist() == [0, 0, 0, 1, 1, 1]
     assert env.render(30).shape == (30, 30, 3)
+
+
+class Unseen(Goal):
+    """Takes no render_mode, as the environments of a beginner."""
+
+    def __init__(self):
+        super().__init__()
+
+    def render(self):
+        return None
+
+
+def test_an_environment_that_cannot_be_rendered_is_one_on_states():
+    gymnasium.register("Unseen-v0", Unseen)
+    try:
+        env = make_env(states("gymnasium:Unseen-v0"))
+        env.reset(0)
+        assert env.max_steps is None
+        with pytest.raises(ConfigError, match="set observation to states"):
+            env.render(84)
+    finally:
+        del gymnasium.registry["Unseen-v0"]
 
 
 def test_a_real_scene_is_rendered():

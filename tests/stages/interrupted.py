@@ -24,7 +24,7 @@ from lightning_synther.agents.scoring import ScoredAgent
 from lightning_synther.data.store_writer import StoreWriter
 from lightning_synther.envs.pool import EnvPool
 from lightning_synther.online.packing import Packer
-from lightning_synther.stages import chain, dataset
+from lightning_synther.stages import dataset, encoder, pixels
 from lightning_synther.stages.callbacks import SeedEveryStep
 from tests.stages.tiny import arguments
 
@@ -93,7 +93,7 @@ if __name__ == "__main__":
     assert lightning_synther.cli
     ScoredAgent.eval_workers = 0
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(chain, "check_rendering", lambda env: None)
-        patch.setattr(chain, "provide_dataset", functools.partial(dataset.provide_dataset, num_workers=0))
+        patch.setattr(encoder, "check_rendering", lambda env: None)
+        patch.setattr(pixels, "provide_dataset", functools.partial(dataset.provide_dataset, num_workers=0))
         number = signal.Signals[sys.argv[1]]
         print(json.dumps(list(interruptions(number, Path(sys.argv[2]), Path(sys.argv[3])))))

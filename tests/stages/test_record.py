@@ -5,8 +5,8 @@ import json
 import pytest
 
 from lightning_synther.errors import DataError
+from lightning_synther.stages.ensure import ensure
 from lightning_synther.stages.record import Stage, flatten_inputs
-from lightning_synther.stages.training import ensure
 
 INPUTS = {"model": {"width": 512, "betas": (0.9, 0.99)}, "dataset": "abc", "seed": 0}
 
