@@ -42,7 +42,10 @@ FUNCTIONS = {
         "lightning_synther.stages.export",
         "write a checkpoint's policy as a file that needs torch alone",
     ),
-    "convert": ("lightning_synther.data.minari", "turn a V-D4RL dataset into a Minari one, or back"),
+    "convert": (
+        "lightning_synther.data.minari",
+        "turn a V-D4RL dataset into a Minari one, or Minari's or OGBench's images into V-D4RL's",
+    ),
     "inspect": (
         "lightning_synther.data.inspection",
         "say what a dataset, a file or a store holds, and every fault in it",
@@ -114,16 +117,10 @@ def call_function(
     parameters = inspect.signature(function).parameters
     description = (inspect.getdoc(function) or "").split("\n\n")[0]
     parser = ArgumentParser(prog=f"{PROG} {name}", description=description, exit_on_error=False)
-    several = (
-        {key for key, parameter in parameters.items() if parameter.annotation == "list[str]"}
-        if positional
-        else set()
-    )
-    for (
-        key
-    ) in several:  # as a shell's pattern gives them; jsonargparse would ask for one word, a list in brackets
+    lists = [key for key, value in parameters.items() if positional and value.annotation == "list[str]"]
+    for key in lists:  # words, as a shell's pattern gives them, not one list in brackets
         parser.add_argument(key, nargs="+", type=str, help="one or more")
-    parser.add_function_arguments(function, as_group=False, as_positional=positional, skip=several)
+    parser.add_function_arguments(function, as_group=False, as_positional=positional, skip=set(lists))
     try:
         settings: dict[str, Any] = parser.parse_args(_explicit_flags(argv, parameters)).as_dict()
     except ArgumentError as error:

@@ -12,11 +12,25 @@ from torch import Tensor
 
 from lightning_synther.envs.config import EnvConfig
 from lightning_synther.errors import ConfigError
+from lightning_synther.evaluation.board import tag
 from lightning_synther.evaluation.episodes import run_episodes
+from lightning_synther.evaluation.figures import returns_figure
 from lightning_synther.evaluation.references import references
 from lightning_synther.evaluation.rollout import EpisodeResult
 from lightning_synther.evaluation.scores import score_summary, unique_results
 from lightning_synther.evaluation.video import add_video
+
+#: Scores that go to the loggers, of `score_summary`.
+LOGGED = (
+    "return_mean",
+    "return_stderr",
+    "return_low",
+    "return_high",
+    "return_min",
+    "return_max",
+    "normalized_score",
+    "episode_length",
+)
 
 
 class ScoredAgent(LightningModule):
@@ -56,16 +70,17 @@ class ScoredAgent(LightningModule):
         )
 
     def on_validation_epoch_end(self) -> None:
-        """Gather the episodes of all ranks and log their scores."""
+        """Gather the episodes of all ranks and log their scores: ``eval/...``, of a test ``test/...``."""
         results = unique_results(self._gather())
         assert self.env is not None
         against = references(EnvConfig.from_dict(self.env))
         scores = score_summary([result.episode_return for result in results], against)
         length = sum(result.length for result in results) / len(results)
         self.eval_results = {**scores, "episode_length": length}
-        names = ("return_mean", "return_stderr", "normalized_score", "episode_length")
         figures = {
-            f"eval/{name}": float(self.eval_results[name]) for name in names if name in self.eval_results
+            f"{self._verb}/{name}": float(self.eval_results[name])
+            for name in LOGGED
+            if name in self.eval_results
         }
         # For callbacks; loggers get them below, with the update as their step.
         self.log_dict(figures, logger=False, sync_dist=True)
@@ -87,6 +102,10 @@ class ScoredAgent(LightningModule):
         # Distributed samplers deal seeds like cards: rank 0 has the first, rank 1 the second, ...
         return [r for row in zip(*gathered, strict=True) for r in row]
 
+    @property
+    def _verb(self) -> str:
+        return "test" if self.trainer.testing else "eval"
+
     def _tensorboards(self) -> list[TensorBoardLogger]:
         return [logger for logger in self.loggers if isinstance(logger, TensorBoardLogger)]
 
@@ -94,12 +113,16 @@ class ScoredAgent(LightningModule):
         """Every return, and a video of one episode, in TensorBoard."""
         lines = [f"| {r.seed} | {r.episode_return:.1f} | {r.length} |" for r in results]
         table = "\n".join(["| seed | return | length |", "| --- | --- | --- |", *lines])
+        step, verb = self.num_updates, self._verb
         for logger in self._tensorboards():
             writer = logger.experiment
             writer.add_histogram(
-                "eval/returns", np.array([r.episode_return for r in results]), self.num_updates
+                tag(logger, f"{verb}/returns"), np.array([r.episode_return for r in results]), step
             )
-            writer.add_text("eval/episodes", table, self.num_updates)
+            writer.add_text(tag(logger, f"{verb}/episodes"), table, step)
+            if self.trainer.testing:  # once a training: drawing takes a fraction of a second
+                figure = returns_figure(self.eval_results)
+                writer.add_figure(tag(logger, f"{verb}/return_per_episode"), figure, step)
             for filmed in self._episodes:
                 if filmed.frames is not None:
-                    add_video(writer, "eval/video", filmed.frames, self.num_updates)
+                    add_video(writer, tag(logger, f"{verb}/video"), filmed.frames, step)

@@ -4,57 +4,30 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import dataclass, field
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from lightning_synther.data import hdf5, npz
 from lightning_synther.data.examination import Examined, examine
+from lightning_synther.data.findings import Inspection, distribution
+from lightning_synther.data.minari import dataset_folder
 from lightning_synther.errors import DataError
 from lightning_synther.progress import Progress
 
-SHOWN = 20  # faults that are printed
 _SUFFIXES = (".hdf5", ".npz")
-
-
-@dataclass
-class Inspection:
-    """The findings: what is printed line by line, and the figures behind it.
-
-    Attributes:
-        title: what the path is.
-        lines: (name, text) in the order of printing.
-        values: returns of episodes, or rewards of transitions, that the histogram shows; ``values_of`` says which.
-        files: the examined files, for the contact sheet.
-        faults: one line for each; empty for a sound dataset.
-        notes: worth knowing, but no fault.
-    """
-
-    path: Path
-    title: str
-    lines: list[tuple[str, str]] = field(default_factory=list)
-    values: NDArray[np.float64] = field(default_factory=lambda: np.zeros(0))
-    values_of: str = "returns"
-    files: list[Examined] = field(default_factory=list)
-    faults: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
-
-    def __str__(self) -> str:
-        rows = [("path", str(self.path)), ("format", self.title), *self.lines]
-        rows += [("note", note) for note in self.notes]
-        shown = [("fault", fault) for fault in self.faults[:SHOWN]]
-        if len(self.faults) > SHOWN:
-            shown.append(("", f"... and {len(self.faults) - SHOWN} more"))
-        return "\n".join(f"{name:<13}{text}" for name, text in rows + (shown or [("faults", "none")]))
+#: Of an NPZ file of SynthER's layout, which is inspected array by array.
+SYNTHER_ARRAYS = {"observations", "actions", "rewards", "next_observations", "terminals"}
 
 
 def inspect(path: str, plot: str | None = None, frames: bool = True, progress: bool = True) -> None:
     """Print what a dataset folder, one of its files, or a store of transitions holds, and every fault in it.
 
     Args:
-        path: a folder of V-D4RL files, one HDF5 or NPZ file, a store of transitions, or SynthER's NPZ.
+        path: a folder of V-D4RL files, one HDF5 or NPZ file, a store of transitions, SynthER's NPZ, or states: a
+            file of D4RL or OGBench, a folder of Minari.
         plot: PNG file to write: histogram of returns and a contact sheet of frames.
         frames: inflate every frame too, to find damaged and blank ones.
         progress: show a bar, or where there is no terminal, a line now and then.
@@ -77,6 +50,10 @@ def inspect_path(path: Path, frames: bool = True, progress: bool = False) -> Ins
     """The findings about ``path``; `DataError` where there is nothing to inspect."""
     if not path.exists():
         raise DataError(f"{path} does not exist: give a dataset folder, one of its files, or a store")
+    if dataset_folder(path) or _has_observations(path):
+        from lightning_synther.data.inspection_states import inspect_states  # imports torch
+
+        return inspect_states(path)
     if (path / "metadata.json").is_file() or (path / "rows.npy").is_file():
         from lightning_synther.data.inspection_stores import inspect_store  # imports torch
 
@@ -87,6 +64,19 @@ def inspect_path(path: Path, frames: bool = True, progress: bool = False) -> Ins
 
         return inspect_synther_npz(path if path.is_file() else files[0])
     return _inspect_episodes(path, files, frames, progress)
+
+
+def _has_observations(path: Path) -> bool:
+    """Whether ``path`` is a file with D4RL's or OGBench's names; SynthER's NPZ is another matter."""
+    if not path.is_file() or path.suffix not in (*_SUFFIXES, ".h5"):
+        return False
+    with suppress(DataError):  # a damaged file is examined as the others
+        if path.suffix != ".npz":
+            with hdf5.opened(path) as file:
+                return "observations" in file
+        with npz.opened(path) as archive:
+            return "observations" in archive and not set(archive) >= SYNTHER_ARRAYS
+    return False
 
 
 def _data_files(directory: Path) -> list[Path]:
@@ -122,20 +112,6 @@ def _inspect_episodes(path: Path, files: list[Path], frames: bool, progress: boo
     if path.is_dir():
         found.faults += _against_record(path, examined)
     return found
-
-
-def distribution(name: str, values: NDArray[Any]) -> list[tuple[str, str]]:
-    """Smallest, quartiles, largest and mean in one line."""
-    if len(values) == 0:
-        return [(name, "no whole episode")]
-    low, first, median, third, high = np.percentile(values, [0, 25, 50, 75, 100])
-    return [
-        (
-            name,
-            f"min {low:.4g}, quartiles {first:.4g} {median:.4g} {third:.4g}, max {high:.4g}, "
-            f"mean {np.mean(values, dtype=np.float64):.4g}",
-        )
-    ]
 
 
 def _identity(path: Path) -> list[tuple[str, str]]:

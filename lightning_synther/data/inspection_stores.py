@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_synther.data import npz as npz_files
+from lightning_synther.data.conditions import available_conditions, read_condition
 from lightning_synther.data.faults import length_faults
-from lightning_synther.data.inspection import Inspection, distribution
+from lightning_synther.data.findings import Inspection, distribution
+from lightning_synther.data.state_dataset import EPISODE
 from lightning_synther.data.store import METADATA, TransitionStore
 from lightning_synther.data.synther_npz import ARRAYS
 from lightning_synther.errors import DataError
@@ -30,10 +32,12 @@ def inspect_store(path: Path) -> Inspection:
     found.lines = [
         ("producer", f"{metadata.producer}, seed {metadata.seed}"),
         ("transitions", str(len(store))),
-        ("episodes", "none: every row stands by itself"),
+        ("episodes", _episodes(path)),
         ("row", f"{spec.dim} numbers: " + ", ".join(_columns(spec.fields))),
         ("discount", f"{spec.discount:g}"),
     ]
+    if "task" in metadata.extra:
+        found.lines.insert(0, ("task", str(metadata.extra["task"])))
     low, high, ends = np.inf, -np.inf, 0
     num_bad, first_bad = 0, -1
     for start in range(0, len(store), _PIECE):
@@ -84,6 +88,13 @@ def _add_rewards(found: Inspection, rewards: NDArray[Any]) -> None:
     values = np.asarray(rewards, np.float64).reshape(-1)
     found.values = values[np.isfinite(values)]
     found.lines += distribution("rewards", found.values)
+
+
+def _episodes(path: Path) -> str:
+    """How many episodes the condition that numbers them has."""
+    if EPISODE not in available_conditions(path):
+        return "none: every row stands by itself"
+    return f"{len(np.unique(read_condition(path, EPISODE)))}, numbered by the condition {EPISODE}"
 
 
 def _columns(fields: dict[str, slice]) -> list[str]:

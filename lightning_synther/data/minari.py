@@ -9,19 +9,19 @@ discounts (T,) lie in ``infos``; a true end (discount 0) is a termination, the t
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_synther.data.npz import opened
 from lightning_synther.data.streaming import data_files, frame_size, stream_episodes
 from lightning_synther.data.vd4rl import dataset_dir
-from lightning_synther.data.writers import Episode, Hdf5Writer, NpzWriter
-from lightning_synther.envs.gymnasium_env import import_library
+from lightning_synther.data.writers import Episode, Hdf5Writer, NpzWriter, require_absent, written_whole
+from lightning_synther.envs.libraries import import_library
 from lightning_synther.errors import ConfigError, DataError, SyntherError
 from lightning_synther.progress import Progress
 
@@ -32,15 +32,16 @@ _METADATA = "metadata.json"
 def convert(
     source: str, destination: str, task: str | None = None, policy: str | None = None, progress: bool = True
 ) -> Path:
-    """Convert a V-D4RL dataset to a Minari dataset, or a Minari dataset to V-D4RL; returns the folder written.
+    """Convert V-D4RL's files to a Minari dataset, or Minari's or OGBench's images to V-D4RL; returns the folder.
 
-    Which of the two ``source`` is shows by itself. Nothing is written over.
+    Which of them ``source`` is shows by itself. Nothing is written over.
 
     Args:
-        source: folder of V-D4RL files, or of a Minari dataset (with data/metadata.json in it).
+        source: folder of V-D4RL files, or of a Minari dataset (with data/metadata.json in it), or OGBench's NPZ.
         destination: for Minari the folder of datasets, as in MINARI_DATASETS_PATH, which gets
             vd4rl/<task>/<policy>-v0; for V-D4RL the root, which gets main/<task>/<policy>/<84px|64px>.
-        task: dm_control task (default: by the source's folders).
+        task: dm_control task (default: by the source's folders); for OGBench the data set of a single task, as in
+            visual-cube-single-play-singletask-v0.
         policy: kind of the data (default: by the source's folders).
         progress: show a bar, or where there is no terminal, a line now and then.
 
@@ -52,6 +53,10 @@ def convert(
     path = Path(source)
     if not path.exists():
         raise DataError(f"{path} does not exist: give a folder of V-D4RL files or of a Minari dataset")
+    if path.suffix == ".npz" and _is_ogbench(path):
+        from lightning_synther.data.ogbench_pixels import to_pixels
+
+        return to_pixels(path, Path(destination), task or path.stem, progress)
     import_library("minari", "converting")
     data = dataset_folder(path)
     if data is None:
@@ -70,12 +75,12 @@ def to_minari(path: Path, datasets: Path, task: str, policy: str, progress: bool
 
     name = f"vd4rl/{task}/{policy}-v0"
     target = datasets / name
-    _require_absent(target)
+    require_absent(target)
     first = next(stream_episodes(path), None)
     if first is None:
         raise DataError(f"{path} holds no episodes: give another folder")
     size = frame_size(data_files(path)[0])
-    with _written_whole(target) as partial:
+    with written_whole(target) as partial:
         storage = MinariStorage.new(
             partial / "data",
             observation_space=Box(0, 255, (size, size, 3), np.uint8),
@@ -103,9 +108,9 @@ def to_vd4rl(data: Path, root: Path, task: str, policy: str, progress: bool = Fa
     if first is None:
         raise DataError(f"{data} holds no episodes: give another dataset")
     target = dataset_dir(root, task, policy, first.frames.shape[-1])
-    _require_absent(target)
+    require_absent(target)
     with (
-        _written_whole(target) as partial,
+        written_whole(target) as partial,
         Progress(f"{task} {policy} from Minari", None, "episodes", show=progress) as bar,
     ):
         _write(partial, first, episodes, f"{task}_{policy}", bar)
@@ -209,6 +214,11 @@ def _images(observations: Any, where: str) -> NDArray[np.uint8]:
     return frames
 
 
+def _is_ogbench(path: Path) -> bool:
+    with opened(path) as file:
+        return "observations" in file  # V-D4RL's have images
+
+
 def dataset_folder(path: Path) -> Path | None:
     """The folder of a Minari dataset's files: ``data`` in ``path``, or ``path``; None for anything else."""
     return next((folder for folder in (path / "data", path) if _metadata(folder)), None)
@@ -227,21 +237,3 @@ def _names(known: tuple[str, ...], task: str | None, policy: str | None) -> tupl
     if not all(found):
         raise ConfigError("the source does not say which task and policy it holds: give --task and --policy")
     return found[0], found[1]
-
-
-def _require_absent(target: Path) -> None:
-    if target.exists():
-        raise ConfigError(f"{target} exists: give another destination, or move it away")
-
-
-@contextmanager
-def _written_whole(target: Path) -> Iterator[Path]:
-    """A folder beside ``target`` that becomes it when the block ends, and goes where the block fails."""
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a conversion that was killed
-    partial.mkdir(parents=True)
-    try:
-        yield partial
-        partial.rename(target)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)

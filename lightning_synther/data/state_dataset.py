@@ -20,16 +20,14 @@ from numpy.typing import ArrayLike, NDArray
 from lightning_synther.data.conditions import available_conditions, read_condition, write_condition
 from lightning_synther.data.rewards import describe_episodes
 from lightning_synther.data.state_arrays import Rows, rescale_actions, select, whole_transitions
+from lightning_synther.data.state_env import PLAYED, env_settings, played_env
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.data.store_writer import Existing, StoreWriter
 from lightning_synther.data.subset import Subset, Unit
-from lightning_synther.envs.config import EnvConfig
 from lightning_synther.errors import ConfigError, DataError
 from lightning_synther.transition import Transition, TransitionSpec
 
 CHUNK = 65_536  # rows written at a time
-#: Entries of a store's metadata that say which dm_control environment its states come from.
-PLAYED = ("task", "action_repeat", "time_limit")
 EPISODE = "episode"  # the condition of a store that numbers its episodes
 
 
@@ -260,25 +258,3 @@ class StateDataset(Rows):
 
     def _selected(self, index: NDArray[np.int64]) -> StateDataset:
         return replace(self, **vars(select(self, index)))
-
-
-def env_settings(env: str | Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """An environment on states that is given as its task or as fields of `EnvConfig`, which are checked."""
-    if env is None:
-        return None
-    given = {"task": env} if isinstance(env, str) else dict(env)
-    config = EnvConfig.from_dict({"observation": "states", **given})
-    if config.observation != "states":
-        raise ConfigError(
-            f"env.observation is {config.observation!r}, but the data hold states: leave it out"
-        )
-    return {**given, "observation": "states", "action_repeat": config.action_repeat}
-
-
-def played_env(extra: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The environment (fields of `EnvConfig`) that a store's metadata ``extra`` name, or None."""
-    if "env" in extra:
-        return dict(extra["env"])
-    if "task" not in extra:
-        return None
-    return {"observation": "states", **{key: extra[key] for key in PLAYED if key in extra}}

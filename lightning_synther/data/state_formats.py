@@ -44,7 +44,7 @@ def load_states(path: str | Path, format: str = "auto", **options: Any) -> State
     """
     if format != "auto" and format not in FORMATS:
         raise ConfigError(f"there is no format {format!r}: give one of auto, {', '.join(FORMATS)}")
-    name = _recognised(str(path)) if format == "auto" else format
+    name = recognise(path) if format == "auto" else format
     load: Callable[..., StateDataset] = importlib.import_module(FORMATS[name][0]).load
     known = load.__kwdefaults__ or {}
     if unknown := sorted(set(options) - set(known)):
@@ -55,9 +55,10 @@ def load_states(path: str | Path, format: str = "auto", **options: Any) -> State
     return load(str(path), **options)
 
 
-def _recognised(path: str) -> str:
+def recognise(path: str | Path) -> str:
+    """The format of ``path``; `DataError` names those tried where it is in none."""
     for name, (module, _) in FORMATS.items():
-        if importlib.import_module(module).recognises(path):
+        if importlib.import_module(module).recognises(str(path)):
             return name
     tried = "; ".join(f"{name}: {looks}" for name, (_, looks) in FORMATS.items())
     missing = "" if Path(path).exists() else ", nor does such a file or folder exist"

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from lightning_synther.data.minari import dataset_folder
 from lightning_synther.data.state_dataset import StateDataset
-from lightning_synther.envs.gymnasium_env import import_library
+from lightning_synther.envs.libraries import import_library
 from lightning_synther.envs.spaces import flat_size, flatten
 from lightning_synther.errors import BackendError, ConfigError, DataError, SyntherError
 

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from lightning_synther.data.npz import opened
 from lightning_synther.data.state_dataset import StateDataset
 from lightning_synther.data.state_goals import with_goals
-from lightning_synther.envs.gymnasium_env import NumpyRandom, import_library
+from lightning_synther.envs.gymnasium_env import NumpyRandom
+from lightning_synther.envs.libraries import import_library
 from lightning_synther.errors import BackendError, ConfigError, DataError
 
 log = logging.getLogger(__name__)
@@ -80,7 +81,7 @@ def load(
     source = Path(path) if given else _provide(file_name, split, Path(dataset_dir).expanduser())
     arrays = _read(source)
     if env_name is not None and "singletask" in env_name:
-        rewards, masks = _relabelled(name, env_name, arrays, source)
+        rewards, masks = relabelled(name, env_name, arrays, source)
         arrays |= {"rewards": rewards, "terminals": masks == 0}
         references = None
     else:
@@ -127,7 +128,7 @@ def _read(path: Path) -> dict[str, Any]:
     if arrays["observations"].dtype == np.uint8:
         raise DataError(
             f"{path} holds images {arrays['observations'].shape[1:]}: an agent on states takes vectors, give the "
-            "data set without visual- in its name"
+            "data set without visual- in its name, or make V-D4RL's pixels of it with `convert`"
         )
     lengths = {key: len(array) for key, array in arrays.items()}
     if len(set(lengths.values())) > 1 or len(arrays["terminals"]) < 2:
@@ -145,7 +146,7 @@ def _read(path: Path) -> dict[str, Any]:
     }
 
 
-def _relabelled(
+def relabelled(
     name: str, env_name: str, arrays: dict[str, Any], path: Path
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Rewards and masks (N,) of the single task ``name``, by OGBench's own rule."""

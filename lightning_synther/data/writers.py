@@ -7,6 +7,9 @@ renamed when it is complete.
 from __future__ import annotations
 
 import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -17,7 +20,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from lightning_synther.data.recording import FIRST, LAST, MID
-from lightning_synther.errors import DataError
+from lightning_synther.errors import ConfigError, DataError
 
 # 64 frames of one colour, 12 pixel rows high: within 4 % of the size that h5py's own choice gives (hundreds
 # of frames, 6 x 11 pixels), inflates a third faster, reads one frame in a millisecond instead of twenty.
@@ -219,3 +222,22 @@ def check_episode(frames: ArrayLike, action: ArrayLike, reward: ArrayLike, disco
             f"an episode needs arrays of one length T >= 2 and action (T, A), it has {found}: cut them alike"
         )
     return episode
+
+
+def require_absent(target: Path) -> None:
+    """Raise `ConfigError` where ``target`` is there already: nothing is written over."""
+    if target.exists():
+        raise ConfigError(f"{target} exists: give another destination, or move it away")
+
+
+@contextmanager
+def written_whole(target: Path) -> Iterator[Path]:
+    """A folder beside ``target`` that becomes it when the block ends, and goes where the block fails."""
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)  # of a conversion that was killed
+    partial.mkdir(parents=True)
+    try:
+        yield partial
+        partial.rename(target)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

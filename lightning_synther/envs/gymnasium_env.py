@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
-import importlib
-import re
 from collections import deque
 from collections.abc import Iterator
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,16 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from lightning_synther.envs.config import EnvConfig, StepResult
+from lightning_synther.envs.libraries import make_gymnasium
 from lightning_synther.envs.spaces import flat_size, flatten, is_image
-from lightning_synther.envs.tasks import rendering_error, use_headless_rendering
-from lightning_synther.errors import BackendError, ConfigError
-
-#: Packages that register further environments, by how their ids begin.
-PROVIDERS = {
-    "gymnasium_robotics": r"AntMaze_|PointMaze_|AdroitHand|FrankaKitchen|Fetch|HandManipulate|HandReach",
-    "minigrid": r"MiniGrid-|BabyAI-",
-    "ale_py": r"ALE/",
-}
+from lightning_synther.envs.tasks import rendering_error
+from lightning_synther.errors import ConfigError
 
 
 class GymnasiumEnv:
@@ -41,7 +31,7 @@ class GymnasiumEnv:
     def __init__(self, config: EnvConfig, seed: int = 0) -> None:
         self.config = config
         self._frames: deque[NDArray[np.uint8]] = deque(maxlen=config.frame_stack)
-        self._env = _make(config)
+        self._env = make_gymnasium(config)
         self._random = NumpyRandom(seed) if config.library == "ogbench" else None
         self._space = self._env.observation_space
         self._has_images = is_image(self._space)
@@ -168,45 +158,6 @@ class NumpyRandom:
         finally:
             self._state = np.random.get_state()  # noqa: NPY002
             np.random.set_state(before)  # noqa: NPY002
-
-
-def import_library(name: str, what: str) -> ModuleType:
-    """Import an optional package of environments; `BackendError` says what needs it and how it is installed."""
-    use_headless_rendering()
-    try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        extra = name if name in ("gymnasium", "ogbench", "minari") else None
-        package = f'"lightning-synther[{extra}]"' if extra else name.replace("_", "-")
-        raise BackendError(f"{what} needs the package {name} ({error}): pip install {package}") from error
-
-
-def _make(config: EnvConfig) -> Any:
-    gymnasium = import_library("gymnasium", config.task)
-    module, _, name = config.task.partition(":")[2].rpartition(":")
-    if module or config.library == "ogbench":
-        import_library(module or "ogbench", config.task)
-    elif package := next((key for key, begins in PROVIDERS.items() if re.match(begins, name)), None):
-        register = getattr(gymnasium, "register_envs", lambda module: None)
-        register(import_library(package, config.task))
-    if name not in gymnasium.registry:
-        near = difflib.get_close_matches(name, gymnasium.registry, n=3, cutoff=0.5)
-        said = f"did you mean {' or '.join(near)}?" if near else "install and name the package that has it"
-        raise ConfigError(f"{config.library} has no environment {name!r}: {said}")
-    settings = {"disable_env_checker": True, **(config.env_kwargs or {})}
-    try:
-        if config.library == "ogbench":  # renders without being asked to
-            return gymnasium.make(name, **settings)
-        try:
-            return gymnasium.make(name, render_mode="rgb_array", **settings)
-        except TypeError as error:
-            if "render_mode" not in str(error):
-                raise
-            return gymnasium.make(name, **settings)  # an environment that cannot be rendered
-    except (TypeError, ImportError, gymnasium.error.Error) as error:
-        raise ConfigError(
-            f"{config.task} cannot be made with env_kwargs {config.env_kwargs or {}} ({error}): change them"
-        ) from error
 
 
 def _bounds(space: Any, task: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -52,6 +52,8 @@ def score_summary(
         "return_stderr": standard_error(returns),
         "return_low": low,
         "return_high": high,
+        "return_min": float(np.min(returns)),
+        "return_max": float(np.max(returns)),
         "episodes": len(returns),
         **({} if against is None else {"normalized_score": normalized_score(returns, against)}),
         "returns": [float(value) for value in returns],

@@ -110,8 +110,9 @@ def _read_episodes(directory: Path) -> list[Episode]:
     if not directory.is_dir():
         return []
     events = EventAccumulator(str(directory), size_guidance={SCALARS: 0}).Reload()
-    tags = ("train/episode_return", "train/agent_steps")
-    if not set(tags) <= set(events.Tags()["scalars"]):
+    names = ("train/episode_return", "train/agent_steps")  # in a section, or (older runs) in none
+    tags = [tag for name in names for tag in events.Tags()["scalars"] if tag.endswith(name)]
+    if len(tags) != len(names):
         return []
     returns, steps = (events.Scalars(tag) for tag in tags)
     return [

@@ -60,8 +60,11 @@ class SynthERData(ChainData):
     """Real and synthetic latent transitions of a pixel dataset.
 
     In a config for ``fit`` give the `dataset`; the stages make both stores and fill in their paths. With
-    paths of your own it is a plain `ReplayData`. A `fraction` is of whole episodes, and the encoder sees no more of
-    them than the others, unless ``encoder.fraction`` is ``all``.
+    paths of your own it is a plain `ReplayData`.
+
+    A `fraction` is of whole episodes, and the encoder sees no more of them than everything after it: one of more
+    episodes carries what they hold into the latents of the few, and the result no longer says what so little data are
+    worth. ``encoder.fraction=all`` is for the other question, a good encoder and little data of one's own task.
 
     Args:
         dataset: which pixels the stages start from.

@@ -116,6 +116,13 @@ class StateDatasetConfig:
         if not 0 < self.gamma <= 1:
             raise ConfigError(f"dataset.gamma is {self.gamma}: give a discount in (0, 1]")
 
+    def env(self) -> dict[str, Any] | None:
+        """The environment of a collection (fields of `EnvConfig`); data from elsewhere say theirs themselves."""
+        if self.path is not None:
+            return None
+        played = {"task": self.task, "action_repeat": self.action_repeat, "time_limit": self.time_limit}
+        return {"observation": "states", **{key: value for key, value in played.items() if value is not None}}
+
     def collection(self) -> dict[str, Any]:
         """What a collection depends on."""
         keys = ("task", "policy", "num_episodes", "collect_seed", "action_repeat", "time_limit")

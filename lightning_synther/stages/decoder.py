@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lightning_synther.data.store import TransitionStore
+from lightning_synther.evaluation.board import tag
 from lightning_synther.stages.config import DecoderConfig
 from lightning_synther.stages.dataset import PixelDataset
 from lightning_synther.stages.ensure import ensure, ensure_on_rank_zero
@@ -60,7 +61,13 @@ class Decoding:
 
         def build() -> dict[str, Any]:
             self.factory.train(stage, config.training(), make)
-            return self._judge(stage) if is_rank_zero() else {}
+            if not is_rank_zero():
+                return {}
+            results = self._judge(stage)
+            logger = self.factory.logger(stage.name)
+            logger.log_metrics({"val/psnr_db": results["psnr"]}, step=config.max_steps)
+            logger.finalize("success")
+            return results
 
         ensure(stage, build)
         return stage
@@ -78,7 +85,7 @@ class Decoding:
                 model, self.pixels.train, real.rows, made.rows, real.spec, views=self.views
             )
             logger = self.factory.logger("decoder")
-            logger.experiment.add_figure("decoded/real_and_synthetic", figure, 0)
+            logger.experiment.add_figure(tag(logger, "panels/1_decoded_frames"), figure, 0)
             logger.finalize("success")
             return {}
 

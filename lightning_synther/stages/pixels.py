@@ -23,6 +23,7 @@ from lightning_synther.stages.record import Stage
 from lightning_synther.stages.training import TrainerFactory
 from lightning_synther.synthesis.encode import encode_dataset
 from lightning_synther.synthesis.neighbours import neighbour_figure
+from lightning_synther.synthesis.projector import Thumbnails
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -70,6 +71,7 @@ class PixelSource:
             agent_fingerprint=encoder.fingerprint,
             make_agent=partial(self.encoder.agent, encoder),
             pictures={"nearest_frames": self._nearest_frames},
+            thumbnails=Thumbnails(self.dataset.train, self.latents.views),
         )
 
     @cached_property

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol
 from lightning_synther.agents.agent import Agent
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.stages.record import Stage
+from lightning_synther.synthesis.projector import Thumbnails
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -28,6 +29,7 @@ class RealTransitions:
         agent_fingerprint: identifies the agent of `make_agent`.
         make_agent: makes an agent that already acts on such observations; None where there is none.
         pictures: what can be drawn of such transitions, by name.
+        thumbnails: what the observations of the store to train on look like; None for states.
     """
 
     stage: Stage
@@ -35,6 +37,7 @@ class RealTransitions:
     agent_fingerprint: str = ""
     make_agent: Callable[[], Agent] | None = None
     pictures: Mapping[str, Picture] = field(default_factory=dict)
+    thumbnails: Thumbnails | None = None
 
     @property
     def train(self) -> Path:

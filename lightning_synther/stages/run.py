@@ -14,12 +14,11 @@ from lightning_synther.data.synther_npz import export_npz
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
 from lightning_synther.stages.agent import AgentStage, evaluate
-from lightning_synther.stages.assembly import make_chain
+from lightning_synther.stages.assembly import make_chain, make_resynthesis, named_env
 from lightning_synther.stages.chain import Artefacts, Chain
 from lightning_synther.stages.checkpoints import load_checkpoint
 from lightning_synther.stages.config import EvaluationConfig
 from lightning_synther.stages.data import EvaluationData
-from lightning_synther.stages.dataset_config import DatasetConfig
 from lightning_synther.stages.module_config import ModuleConfig
 from lightning_synther.stages.ranks import is_rank_zero
 from lightning_synther.stages.record import write_json
@@ -128,6 +127,7 @@ class Run:
             keep_every=cfg.keep_every,
             evaluation=EvaluationConfig(**cfg.evaluation.as_dict()),
             artefacts=artefacts,
+            resynthesis=make_resynthesis(cfg, self.factory),
         )
 
     def _evaluate(self, verb: str) -> None:
@@ -139,9 +139,7 @@ class Run:
                 f"{verb} runs a policy, but {path} holds {type(agent).__name__}: "
                 "give an agent's, as in --ckpt_path=<run>/agent/final.ckpt"
             )
-        dataset = cfg.data.init_args.get("dataset") if cfg.data is not None else None
-        if dataset is not None:
-            check_env(DatasetConfig(**dataset.as_dict()).env(), agent.env, path)
+        check_env(named_env(cfg), agent.env, path)
         results = evaluate(
             self.factory, verb, agent, EvaluationData(EvaluationConfig(**cfg.evaluation.as_dict()))
         )

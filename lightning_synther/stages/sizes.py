@@ -10,7 +10,7 @@ import lightning.pytorch as pl
 
 from lightning_synther.agents.agent import Agent
 from lightning_synther.data.conditions import read_conditions
-from lightning_synther.data.state_dataset import played_env
+from lightning_synther.data.state_env import played_env
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.data.updates import UpdateData
 from lightning_synther.diffusion.module import LatentDiffusion

@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from lightning_synther.stages.hparams import write_hparams
 from lightning_synther.stages.ranks import is_rank_zero
 from lightning_synther.stages.record import read_json, write_json
 from lightning_synther.stages.training import TENSORBOARD
@@ -41,6 +42,7 @@ def summarise(run_dir: Path, seed: int, scores: Mapping[str, Mapping[str, Any]])
         "data_directory": dataset.get("directory"),
         "fidelity": records.get("synthesis", {}).get("results", {}).get("fidelity"),
         "filtered": records.get("synthesis", {}).get("results", {}).get("filtered"),
+        "online": records.get("agent", {}).get("results") or None,
         "seconds": {name: round(record["seconds"], 1) for name, record in records.items()},
         "seed": seed,
         "versions": {name: version(name) for name in PACKAGES},
@@ -50,10 +52,11 @@ def summarise(run_dir: Path, seed: int, scores: Mapping[str, Mapping[str, Any]])
 
 
 def write_summary(run_dir: Path, seed: int, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Write ``<run_dir>/summary.json`` and log its essence, on rank zero."""
+    """Write ``<run_dir>/summary.json`` and TensorBoard's HPARAMS, and log the essence, on rank zero."""
     summary = summarise(run_dir, seed, scores)
     if is_rank_zero():
         write_json(run_dir / "summary.json", summary)
+        write_hparams(run_dir, _stage_records(run_dir), summary, ARMS)
         log.info("\n%s", describe(summary, run_dir))
     return summary
 
@@ -83,6 +86,9 @@ def describe(summary: Mapping[str, Any], run_dir: Path) -> str:
     if counts := summary["filtered"]:
         dropped = ", ".join(f"{name} {count}" for name, count in counts.items() if name != "sampled")
         lines.append(f"dropped of {counts['sampled']} sampled transitions: {dropped}")
+    if online := summary["online"]:
+        split = ", ".join(f"{name} {value:.0f} s" for name, value in online["seconds"].items())
+        lines.append(f"{online['agent_steps']} agent steps: {split}")
     seconds = summary["seconds"]
     lines.append("seconds: " + ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()))
     lines.append(f"look at it: tensorboard --logdir {run_dir / TENSORBOARD}")

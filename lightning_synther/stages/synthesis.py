@@ -14,11 +14,11 @@ from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.diffusion.statistics import ColumnStatistics
 from lightning_synther.errors import ConfigError
 from lightning_synther.stages.checkpoints import load_checkpoint
+from lightning_synther.stages.panels import show_panels
 from lightning_synther.stages.real import RealTransitions
 from lightning_synther.stages.synthesis_config import SynthesisConfig
 from lightning_synther.stages.training import TrainerFactory, interruptible
 from lightning_synther.synthesis.fidelity import fidelity
-from lightning_synther.synthesis.figures import fidelity_figure, novelty_figure
 from lightning_synther.synthesis.filters import COUNTERS, Filters
 from lightning_synther.synthesis.policy_guidance import policy_log_density
 from lightning_synther.synthesis.sample import StoreWriterCallback, SynthesisData
@@ -148,13 +148,8 @@ def judge(factory: TrainerFactory, real: RealTransitions, made: TransitionStore)
     result = fidelity(store.rows, made.rows, other.rows if real.heldout else None, store.spec)
     scores = result.scores
     logger = factory.logger("synthesis")
+    logger.forget(0)  # an earlier synthesis
     logger.log_metrics({f"fidelity/{name}": value for name, value in scores.items()}, step=0)
-    logger.experiment.add_figure(
-        "fidelity/real_and_synthetic", fidelity_figure(other.rows, made.rows, store.spec), 0
-    )
-    if result.novelty is not None:
-        logger.experiment.add_figure("fidelity/novelty", novelty_figure(result.novelty), 0)
-    for name, draw in real.pictures.items():
-        logger.experiment.add_figure(f"fidelity/{name}", draw(store, made), 0)
+    show_panels(logger, real, store, made, other, result.novelty)
     logger.finalize("success")
     return {"compared_with": "heldout" if real.heldout else "training", "counts": result.counts, **scores}

@@ -9,21 +9,18 @@ from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
-from numpy.typing import ArrayLike
-from torch import Tensor
 
 from lightning_synther.data.datamodules import RowData
-from lightning_synther.data.state_dataset import StateDataset
+from lightning_synther.data.row_forms import Transitions, flat_rows
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.diffusion.module import LatentDiffusion
-from lightning_synther.errors import ConfigError, DataError
+from lightning_synther.errors import ConfigError
 from lightning_synther.stages.callbacks import SeedEveryStep, ShowProgress
 from lightning_synther.stages.quiet import quiet_lightning
 from lightning_synther.synthesis.sample import StoreWriterCallback, SynthesisData
-from lightning_synther.transition import Transition, TransitionSpec
+from lightning_synther.transition import Transition
 
 #: Few steps and noise levels taken from the data: as close to the data as the published 128 steps
 #: (docs/results/samplers.md).
@@ -60,7 +57,7 @@ def default_size(num_real: int) -> Size:
 
 
 def synthesize(
-    transitions: StateDataset | Transition | Mapping[str, ArrayLike],
+    transitions: Transitions,
     num_transitions: int,
     *,
     gamma: float = 0.99,
@@ -137,49 +134,6 @@ def synthesize(
         callbacks = [SeedEveryStep(seed, "diffusion"), *([ShowProgress("diffusion")] if progress else [])]
         _trainer(max_steps=num_updates, callbacks=callbacks, **trainer).fit(diffusion, datamodule=data)
         return _sample(diffusion, num_transitions, seed, path, progress, trainer)
-
-
-def flat_rows(
-    transitions: StateDataset | Transition | Mapping[str, ArrayLike], gamma: float = 0.99
-) -> tuple[TransitionSpec, Tensor]:
-    """Any of the forms that `synthesize` takes as rows (N, D), and their layout; raises `DataError`."""
-    if isinstance(transitions, Transition):
-        parts = Transition(*(torch.as_tensor(np.asarray(part), dtype=torch.float32) for part in transitions))
-        spec = _spec_of(parts)
-    else:
-        if isinstance(transitions, Mapping):
-            transitions = StateDataset.from_arrays(**_known(transitions), name="transitions")
-        spec, parts = transitions.spec(gamma), transitions.transitions(gamma)
-    rows = spec.flatten(parts)
-    bad = int((~torch.isfinite(rows)).any(dim=1).sum())
-    if bad:
-        raise DataError(f"{bad} of {len(rows)} transitions hold numbers that are not finite: remove them")
-    return spec, rows
-
-
-def _known(arrays: Mapping[str, ArrayLike]) -> dict[str, Any]:
-    known = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
-    return {name: arrays.get(name) for name in known}
-
-
-def _spec_of(parts: Transition) -> TransitionSpec:
-    """Layout of a `Transition`; raises `DataError` for shapes that are none, and for several discounts."""
-    count = len(parts.observation)
-    for name, part in zip(Transition._fields, parts, strict=True):
-        if part.dim() != 2 or len(part) != count or (name in ("reward", "discount") and part.shape[1] != 1):
-            wanted = (count, 1) if name in ("reward", "discount") else (count, "size")
-            raise DataError(
-                f"the transitions have {name} of shape {tuple(part.shape)}: give ({wanted[0]}, {wanted[1]})"
-            )
-    discounts = [round(value, 6) for value in parts.discount[parts.discount != 0].unique().tolist()]
-    if len(discounts) != 1:
-        raise DataError(
-            f"the transitions have the discounts {discounts[:5]}: those that do not end an episode need one and "
-            "the same, and the others 0"
-        )
-    terminal = bool((parts.discount == 0).any())
-    sizes = parts.observation.shape[1], parts.action.shape[1]
-    return TransitionSpec(*sizes, discount=discounts[0], terminal=terminal)
 
 
 def _sample(

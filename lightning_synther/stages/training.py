@@ -12,8 +12,8 @@ import torch
 from lightning.pytorch import seed_everything
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.cli import instantiate_class
-from lightning.pytorch.loggers import TensorBoardLogger
 
+from lightning_synther.evaluation.board import SectionLogger
 from lightning_synther.seeding import derive_seed
 from lightning_synther.stages.callbacks import (
     DescribeCheckpoint,
@@ -22,10 +22,12 @@ from lightning_synther.stages.callbacks import (
     ShowProgress,
     last_checkpoint,
 )
+from lightning_synther.stages.clock import LogTime
 from lightning_synther.stages.config import StageTraining
 from lightning_synther.stages.precision import resolve_precision
 from lightning_synther.stages.record import Stage
 
+#: Folder of a run's event files.
 TENSORBOARD = "tensorboard"
 
 
@@ -62,15 +64,17 @@ class TrainerFactory:
             settings["precision"] = resolve_precision(precision, str(accelerator))
         return {**settings, "enable_progress_bar": False}
 
-    def logger(self, stage: str) -> TensorBoardLogger:
-        """TensorBoard logger of one stage."""
-        return TensorBoardLogger(save_dir=self.run_dir, name=TENSORBOARD, version=stage)
+    def logger(self, stage: str) -> SectionLogger:
+        """TensorBoard logger of one stage; agents share a section, in which their curves lie over each other."""
+        section = "agent" if stage.startswith(("agent", "evaluation")) else stage
+        return SectionLogger(self.run_dir, TENSORBOARD, stage, section)
 
     def callbacks(self, stage: Stage, checkpoint_every: int, keep_every: int = 0) -> list[Callback]:
         """What every training has; with ``keep_every``, checkpoints that are kept."""
         return [
             SeedEveryStep(self.seed, stage.name),
             DescribeCheckpoint(),
+            LogTime(),
             last_checkpoint(stage.directory, checkpoint_every),
             *([KeepCheckpoints(stage.directory, keep_every)] if keep_every else []),
             *self.show_progress(stage.name),

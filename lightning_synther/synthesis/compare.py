@@ -17,6 +17,7 @@ from lightning_synther.envs.config import EnvConfig
 from lightning_synther.errors import ConfigError, DataError
 from lightning_synther.synthesis import fidelity as measures
 from lightning_synther.synthesis.figures import fidelity_figure, novelty_figure
+from lightning_synther.synthesis.overview import pca_figure, reward_figure
 from lightning_synther.synthesis.simulation import simulator_errors
 
 #: Lines of the table: a score, and what it says.
@@ -43,6 +44,9 @@ LINES = {
     "action_beyond_1": "share with an action outside [-1, 1]",
 }
 
+#: Pictures beside the table.
+PLOTS = {"marginals": fidelity_figure, "pca": pca_figure, "reward": reward_figure}
+
 
 def fidelity(
     real: str,
@@ -63,7 +67,7 @@ def fidelity(
         synthetic: store (or NPZ file) of synthetic transitions.
         heldout: store (or NPZ file) of real transitions that were not trained on; novelty, memorisation and the
             floor of every score need it.
-        plot: folder for marginals.png, novelty.png and fidelity.json.
+        plot: folder for marginals.png, pca.png, reward.png, novelty.png and fidelity.json.
         task: for states, the dm_control task: also compare with the simulator itself, set to each state.
         action_repeat: control steps per action, with task.
         max_rows: rows read of each, at most.
@@ -85,8 +89,8 @@ def fidelity(
             folder = Path(plot)
             folder.mkdir(parents=True, exist_ok=True)
             reference = store if other is None else other
-            figure = fidelity_figure(reference.rows, made.rows, store.spec, seed=seed)
-            figure.savefig(folder / "marginals.png")
+            for name, draw in PLOTS.items():
+                draw(reference.rows, made.rows, store.spec, seed=seed).savefig(folder / f"{name}.png")
             if result.novelty is not None:
                 novelty_figure(result.novelty).savefig(folder / "novelty.png")
             text = json.dumps({"scores": scores, "counts": result.counts}, indent=2)

@@ -17,6 +17,7 @@ from lightning_synther.data.store import TransitionStore
 from lightning_synther.data.updates import UpdateData
 from lightning_synther.diffusion.statistics import ColumnStatistics
 from lightning_synther.errors import DataError
+from lightning_synther.evaluation.figures import new_figure
 from lightning_synther.networks.decoder import FrameDecoder
 from lightning_synther.networks.encoders import read_checkpoint
 from lightning_synther.seeding import derive_seed
@@ -180,8 +181,6 @@ def decoded_figure(
         count: transitions shown of each kind.
         seed: of the choice.
     """
-    from matplotlib.figure import Figure  # not pyplot: no window, no global state
-
     rng = np.random.default_rng(derive_seed(seed, "decoded"))
     shown = rng.integers(replay.num_transitions, size=count)
     made: dict[str, Any] = {
@@ -196,7 +195,8 @@ def decoded_figure(
         label = "decoded" if kind == "real" else "synthetic"
         strips[f"{label} s"] = decoder.decode(rows[:, spec.fields["observation"]])
         strips[f"{label} s'"] = decoder.decode(rows[:, spec.fields["next_observation"]])
-    figure = Figure(figsize=(1.2 * count, 1.3 * len(strips)), layout="constrained")
+    title = "Decoded synthetic latents\nas sharp as decoded real ones, and each s' should follow from s"
+    figure = new_figure(1.2 * count, 1.3 * len(strips) + 0.5, title)
     for row, (label, frames) in zip(
         figure.subplots(len(strips), count, squeeze=False), strips.items(), strict=True
     ):

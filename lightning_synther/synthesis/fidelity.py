@@ -138,7 +138,7 @@ def _distances(
         f"ks_mean{suffix}": ks.mean().item(),
         f"ks_max{suffix}": ks.max().item(),
         **fields,
-        f"correlation_error{suffix}": _off_diagonal_difference(first.correlations, second.correlations),
+        f"correlation_error{suffix}": correlation_difference(first.correlations, second.correlations),
         f"sliced_wasserstein{suffix}": _quantile_distance(first.projections, second.projections),
     }
 
@@ -204,10 +204,11 @@ def correlations(rows: Tensor) -> Tensor:
 
 def correlation_error(first: Tensor, second: Tensor) -> float:
     """Mean absolute difference between the correlations of all pairs of different columns."""
-    return _off_diagonal_difference(correlations(first), correlations(second))
+    return correlation_difference(correlations(first), correlations(second))
 
 
-def _off_diagonal_difference(first: Tensor, second: Tensor) -> float:
+def correlation_difference(first: Tensor, second: Tensor) -> float:
+    """Mean absolute difference of two matrices (D, D) off their diagonals."""
     difference = (first - second).abs()
     dim = len(difference)
     return (difference.sum() - difference.trace()).item() / (dim * (dim - 1))

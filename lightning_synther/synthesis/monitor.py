@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -10,25 +12,32 @@ from lightning_synther.data.store import TransitionStore
 from lightning_synther.diffusion.conditioning import Prompt
 from lightning_synther.diffusion.guidance import Guidance
 from lightning_synther.diffusion.module import LatentDiffusion
+from lightning_synther.evaluation.board import tag
 from lightning_synther.seeding import derive_seed
 from lightning_synther.synthesis.fidelity import fidelity
-from lightning_synther.synthesis.figures import fidelity_figure
+from lightning_synther.synthesis.figures import marginals_figure
 
 #: Real records that the samples are compared with.
-MAX_REAL = 20_000
+MAX_REAL = 5_000
+#: Share of the training's time that it may take, after its first look.
+MAX_SHARE = 0.03
 
 
 class FidelityMonitor(Callback):
-    """At every validation, sample transitions as `Trainer.predict` does, compare them, log ``fidelity/<score>``.
+    """After a validation, sample transitions as `Trainer.predict` does, compare them, log ``fidelity/<score>``.
 
-    The same seed every time, so that two validations differ by the weights alone; a conditional model is given the
+    The same seed every time, so that two looks differ by the weights alone; a conditional model is given the
     conditions of random training rows. Done on rank zero, and outside the training's random numbers.
+
+    The first validation shows what a look costs. From then on those validations are left out at which another
+    one would bring all of them above ``max_share`` of the time that the training has taken.
 
     Args:
         real: store that the model is trained on.
         heldout: store of real transitions that it is not; without it there are no floors, as in `fidelity`.
         num_transitions: transitions to sample.
         seed: of the samples.
+        max_share: share of the training's time; 1 or more looks at every validation.
     """
 
     def __init__(
@@ -37,19 +46,38 @@ class FidelityMonitor(Callback):
         heldout: TransitionStore | None,
         num_transitions: int = 1_000,
         seed: int = 0,
+        max_share: float = MAX_SHARE,
     ) -> None:
         self.real, self.heldout = real, heldout
-        self.num_transitions, self.seed = num_transitions, seed
+        self.num_transitions, self.seed, self.max_share = num_transitions, seed, max_share
+        self._start, self._spent, self._latest = time.monotonic(), 0.0, 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._start, self._spent, self._latest = time.monotonic(), 0.0, 0.0
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Sample, compare, log."""
-        if trainer.sanity_checking or not trainer.is_global_zero:
+        """Look, if there is time for it."""
+        if trainer.sanity_checking or not trainer.is_global_zero or not self._affordable():
             return
         assert isinstance(pl_module, LatentDiffusion)
-        guidance = Guidance(prompt=Prompt("data")) if pl_module.conditioner.dim else None
+        begin = time.monotonic()
+        self._look(trainer, pl_module)
+        self._latest = time.monotonic() - begin
+        self._spent += self._latest
+
+    def _affordable(self) -> bool:
+        training = time.monotonic() - self._start - self._spent
+        return (
+            self._spent == 0 or self.max_share >= 1 or self._spent + self._latest <= self.max_share * training
+        )
+
+    def _look(self, trainer: pl.Trainer, model: LatentDiffusion) -> None:
+        """Sample, compare, log."""
+        guidance = Guidance(prompt=Prompt("data")) if model.conditioner.dim else None
         seed = derive_seed(self.seed, "monitor")
         with trainer.precision_plugin.predict_step_context():
-            rows = pl_module.sample(self.num_transitions, seed=seed, guidance=guidance).float().cpu().numpy()
+            rows = model.sample(self.num_transitions, seed=seed, guidance=guidance).float().cpu().numpy()
         heldout = None if self.heldout is None else self.heldout.rows
         spec = self.real.spec
         scores = fidelity(self.real.rows, rows, heldout, spec, MAX_REAL).scores
@@ -57,5 +85,7 @@ class FidelityMonitor(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(figures, step=trainer.global_step)
             if isinstance(logger, TensorBoardLogger):
-                figure = fidelity_figure(self.real.rows if heldout is None else heldout, rows, spec)
-                logger.experiment.add_figure("fidelity/real_and_synthetic", figure, trainer.global_step)
+                figure = marginals_figure(
+                    self.real.rows if heldout is None else heldout, rows, spec, MAX_REAL
+                )
+                logger.experiment.add_figure(tag(logger, "panels/1_marginals"), figure, trainer.global_step)

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_synther.evaluation.figures import new_figure
 from lightning_synther.seeding import derive_seed
 from lightning_synther.transition import TransitionSpec
 
@@ -55,8 +56,6 @@ def neighbour_figure(
         count: transitions shown of each kind.
         seed: of the choice.
     """
-    from matplotlib.figure import Figure  # not pyplot: no window, no global state
-
     rng = np.random.default_rng(derive_seed(seed, "neighbours"))
     pool = np.sort(rng.permutation(len(real))[:MAX_CANDIDATES])
     candidates = torch.from_numpy(np.array(real[pool]))
@@ -72,7 +71,8 @@ def neighbour_figure(
         "synthetic s": replay.observation_rows[found["observation"]],
         "synthetic s'": replay.next_rows[found["next_observation"]],
     }
-    figure = Figure(figsize=(1.2 * count, 5.2), layout="constrained")
+    title = "Synthetic latents as their nearest real frames\neach s' should follow from the s above it"
+    figure = new_figure(1.2 * count, 5.6, title)
     axes = figure.subplots(len(strips), count, squeeze=False)
     for row, (label, rows) in zip(axes, strips.items(), strict=True):
         frames = replay.frames_at(rows)[:, -3:].permute(0, 2, 3, 1).numpy()

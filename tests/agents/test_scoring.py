@@ -50,13 +50,14 @@ def test_tensorboard_has_scores_returns_and_a_video(tmp_path: Path) -> None:
     logger.experiment.flush()
     events = EventAccumulator(logger.log_dir)
     events.Reload()
-    mean = events.Scalars("eval/return_mean")[0]
+    mean = events.Scalars("test/return_mean")[0]
     assert (mean.step, mean.value) == (7, pytest.approx(agent.eval_results["return_mean"]))
-    assert {"eval/normalized_score", "eval/return_stderr", "eval/episode_length"} <= set(
+    assert {"test/normalized_score", "test/return_stderr", "test/episode_length"} <= set(
         events.Tags()["scalars"]
     )
-    assert events.Images("eval/video")[0].encoded_image_string[:3] == b"GIF"
-    assert "eval/returns" in events.Tags()["histograms"]
+    assert events.Images("test/video")[0].encoded_image_string[:3] == b"GIF"
+    assert events.Images("test/return_per_episode")[0].encoded_image_string[1:4] == b"PNG"
+    assert "test/returns" in events.Tags()["histograms"]
 
 
 def test_agent_without_environment_says_so() -> None:

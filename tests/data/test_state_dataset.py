@@ -81,6 +81,38 @@ def test_other_action_bounds_are_rescaled_and_it_is_said(caplog):
     assert "rescaled to [-1, 1] from -2 to 4" in caplog.text
 
 
+def plainly(values):
+    """D4RL's loop over rows, with this project's rule for terminals: (reward, next observation, episode) of each."""
+    found, episode = [], 0
+    for i in range(len(values["rewards"])):
+        terminal, last = values["terminals"][i], i + 1 == len(values["rewards"])
+        if terminal:
+            found.append((i, i, episode))
+        elif not (values["timeouts"][i] or last):
+            found.append((i, i + 1, episode))
+        episode += int(terminal or values["timeouts"][i])
+    return found
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.tuples(st.booleans(), st.booleans()), min_size=2, max_size=14))
+def test_derivation_is_that_of_a_plain_loop(ends):
+    terminals, timeouts = (np.flatnonzero(marks) for marks in zip(*ends, strict=True))
+    values = arrays(len(ends), terminals, timeouts)
+    values["actions"] = values["actions"] / 2
+    wanted = plainly(values)
+    if not wanted:
+        with pytest.raises(DataError, match="no whole transition"):
+            StateDataset.from_arrays(**values)
+        return
+    data = StateDataset.from_arrays(**values)
+    rewards, following, episodes = zip(*wanted, strict=True)
+    assert data.reward[:, 0].tolist() == list(rewards)
+    assert data.next_observation[:, 0].tolist() == list(following)
+    assert (np.diff(data.episode) == (np.diff(episodes) != 0)).all()
+    assert data.terminal[:, 0].tolist() == [bool(values["terminals"][i]) for i in rewards]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -6,7 +6,10 @@ import pytest
 
 from lightning_synther.data.state_dataset import StateDataset
 from lightning_synther.data.state_formats import load_states
+from lightning_synther.data.state_hdf5 import ENVIRONMENTS
 from lightning_synther.data.synther_npz import export_npz
+from lightning_synther.envs.config import EnvConfig
+from lightning_synther.envs.factory import make_env
 from lightning_synther.errors import DataError
 
 gymnasium = pytest.importorskip("gymnasium", reason="the extra `gymnasium` is not installed")
@@ -150,3 +153,12 @@ def test_a_wrong_or_damaged_file(tmp_path, hopper):
         DataError, match=r"nor does such a file or folder exist: tried d4rl: .*; npz: .*; store: "
     ):
         load_states(tmp_path / "gone.hdf5")
+
+
+@pytest.mark.parametrize("family", ENVIRONMENTS)
+def test_the_environment_of_a_family_observes_what_its_files_hold(family):
+    size, task = ENVIRONMENTS[family]
+    env = make_env(EnvConfig(task, "states"))
+    assert env.observation_shape == (size,)
+    env.reset(0)
+    assert np.isfinite(env.step(np.zeros(env.action_dim)).observation).all()

@@ -46,7 +46,8 @@ def test_the_table_and_the_plots(stores, tmp_path, capsys):
     shown = rows_of(said)["marginals: Kolmogorov-Smirnov, mean over columns"]
     assert shown == pytest.approx((made["scores"]["ks_mean"], made["scores"]["ks_mean_floor"]), abs=1e-4)
     assert "600 synthetic, 600 training and 300 held-out records" in said
-    assert (tmp_path / "plots" / "marginals.png").stat().st_size > 10_000
+    for name in ("marginals", "pca", "reward"):
+        assert (tmp_path / "plots" / f"{name}.png").stat().st_size > 10_000
     assert (tmp_path / "plots" / "novelty.png").stat().st_size > 5_000
 
 

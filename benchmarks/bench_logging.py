@@ -1,0 +1,164 @@
+"""What looking costs: trainings with everything that goes to TensorBoard, and with nothing of it.
+
+Both arms are the Trainer that `fit` uses. One has its logger, `LogTime`, metrics every 50 updates and, for a diffusion
+model, `FidelityMonitor`; the other has none of them. Arms run in turn; CPU seconds, as the machine may be busy.
+
+    python benchmarks/bench_logging.py --repeats 3
+
+The monitor's first look is not free, however short the training: its seconds are reported by themselves, and the
+diffusion arms are as long as those of `configs/scale/quick.yaml`, unless ``--updates`` says otherwise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import numpy as np
+import torch
+from report import interleaved, save, table
+
+from lightning_synther import BC, TD3BC, LatentDiffusion, ReplayData, RowData, TransitionSpec, TransitionStore
+from lightning_synther.allocator import keep_freed_memory
+from lightning_synther.data.store_writer import StoreWriter
+from lightning_synther.stages.clock import LogTime
+from lightning_synther.stages.config import StageTraining
+from lightning_synther.stages.record import Stage
+from lightning_synther.stages.training import TrainerFactory
+from lightning_synther.synthesis.monitor import FidelityMonitor
+
+SPEC = TransitionSpec(observation_dim=100, action_dim=6, discount=0.97)
+NEVER = 10**9
+#: A diffusion model of `configs/scale/quick.yaml`.
+QUICK = {
+    "width": 512,
+    "num_layers": 4,
+    "sampler": "dpmpp_2m_sde",
+    "num_sampling_steps": 20,
+    "sigma_min": 0.1,
+    "sigma_max": 20.0,
+    "rho": 12.0,
+}
+
+
+class TimedMonitor(FidelityMonitor):
+    """Remembers what its looks cost, in CPU seconds."""
+
+    looks: list[float]
+
+    def _look(self, trainer: pl.Trainer, model: LatentDiffusion) -> None:
+        begin = time.process_time()
+        super()._look(trainer, model)
+        self.looks = [*getattr(self, "looks", []), time.process_time() - begin]
+
+
+def write_store(path: Path, count: int, seed: int) -> str:
+    """Correlated rows, as latents are."""
+    rng = np.random.default_rng(seed)
+    mixing = np.random.default_rng(0).standard_normal((12, SPEC.dim)) / 3
+    noise = 0.3 * rng.standard_normal((count, SPEC.dim))
+    rows = np.tanh(rng.standard_normal((count, 12)) @ mixing + noise).astype(np.float32)
+    with StoreWriter(
+        path, SPEC, count, seed=0, producer="benchmark", fingerprint=path.name, chunk_size=count
+    ) as writer:
+        writer.write(0, rows)
+        writer.commit()
+    return str(path)
+
+
+def arms(
+    folder: Path,
+    make: Callable[[int], pl.LightningModule],
+    data: pl.LightningDataModule,
+    training: StageTraining,
+    monitor: TimedMonitor | None = None,
+) -> dict[str, Callable[[], None]]:
+    """The same training twice: ``make`` gets the updates between two records of metrics."""
+    factory = TrainerFactory(folder, 0, {"accelerator": "cpu", "devices": 1}, progress=False)
+
+    def run(shown: bool) -> None:
+        trainer = factory.trainer(Stage(folder, "stage", {}), training)
+        if not shown:
+            trainer.loggers = []
+            trainer.callbacks = [part for part in trainer.callbacks if not isinstance(part, LogTime)]
+        elif monitor is not None:
+            trainer.callbacks.append(monitor)
+        trainer.fit(make(50 if shown else NEVER), datamodule=data)
+
+    return {"without": lambda: run(False), "with": lambda: run(True)}
+
+
+def diffusion(folder: Path, updates: int, repeats: int) -> dict[str, Any]:
+    """The diffusion model, validated on held-out rows in both arms."""
+    real, heldout = write_store(folder / "real", 20_000, 1), write_store(folder / "heldout", 500, 2)
+    monitor = TimedMonitor(TransitionStore.open(real), TransitionStore.open(heldout))
+    data = RowData(real, heldout=heldout, updates_per_step=10)
+    training = StageTraining(max_steps=updates, updates_per_step=10, validate_every=updates // 4)
+
+    def make(every: int) -> pl.LightningModule:
+        torch.manual_seed(0)
+        model = LatentDiffusion(spec=SPEC.to_dict(), log_every_n_updates=every, **QUICK)
+        model.fit_normalizer(TransitionStore.open(real).rows)
+        return model
+
+    seconds = interleaved(arms(folder, make, data, training, monitor), repeats)
+    return {**seconds, "looks_cpu_s": monitor.looks, "trainings": repeats + 1}
+
+
+def agent(folder: Path, cls: Any, updates: int, repeats: int) -> dict[str, Any]:
+    """An agent's heads on latents, real and synthetic batches in turn."""
+    paths = [write_store(folder / name, 20_000, seed) for seed, name in enumerate(("real", "synthetic"))]
+    data = ReplayData(*paths, updates_per_step=10)
+    training = StageTraining(max_steps=updates, updates_per_step=10)
+
+    def make(every: int) -> pl.LightningModule:
+        torch.manual_seed(0)
+        sizes = {"observation_dim": SPEC.observation_dim, "action_dim": SPEC.action_dim, "hidden_dim": 256}
+        return cls(observation="states", log_every_n_updates=every, **sizes)
+
+    return interleaved(arms(folder, make, data, training), repeats)
+
+
+def main() -> None:
+    """Measure, print, save."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--updates", type=int, default=4_000, help="of the diffusion model")
+    parser.add_argument("--agent_updates", type=int, default=2_000)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    keep_freed_memory()
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore")
+    results = {}
+    with tempfile.TemporaryDirectory() as name:
+        for case, cls in (("BC on latents", BC), ("TD3+BC on latents", TD3BC)):
+            folder = Path(name) / cls.__name__
+            folder.mkdir()
+            results[case] = agent(folder, cls, args.agent_updates, args.repeats)
+        results["diffusion, monitored"] = diffusion(Path(name), args.updates, args.repeats)
+    rows = [["training", "without, CPU s", "with, CPU s", "overhead"]]
+    for case, figures in results.items():
+        bare, shown = figures["without"]["cpu_s"], figures["with"]["cpu_s"]
+        figures["overhead"] = shown / bare - 1
+        rows.append([case, f"{bare:.1f}", f"{shown:.1f}", f"{figures['overhead']:.1%}"])
+    print(table(rows))
+    looks = results["diffusion, monitored"]["looks_cpu_s"]
+    print(
+        f"{len(looks)} looks of the monitor in {args.repeats + 1} trainings, {np.median(looks):.2f} CPU s each"
+    )
+    print(save("logging", {"settings": vars(args), "cases": results}, "torch", "lightning", "tensorboard"))
+
+
+if __name__ == "__main__":
+    main()
