@@ -61,6 +61,8 @@ class CustomEncoder(nn.Module):
                 f"frames are {tuple(frames.shape[1:])}, the encoder was made for {(channels, size, size)}: use the "
                 "image_size and frame_stack of its dataset"
             )
+        if self.training:  # as every module is when it is made
+            self.eval()
         z = self.latents(frames)
         if z.shape != (len(frames), self.latent_dim):
             raise DataError(

@@ -61,7 +61,7 @@ def _make_custom(config: Mapping[str, Any]) -> CustomEncoder:
         ) from error
     sizes = {key: config[key] for key in ("image_size", "frame_stack")}
     encoder: CustomEncoder = cls(**sizes, **config["arguments"])
-    return encoder.requires_grad_(False)
+    return encoder.requires_grad_(False).eval()
 
 
 def encoder_config(hparams: Mapping[str, Any], state: Mapping[str, Tensor]) -> dict[str, Any]:

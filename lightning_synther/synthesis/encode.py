@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -143,7 +144,8 @@ class _ChunkEncoder:
         self.replay, self.encoder, self.views, self.shift = replay, encoder, views, shift
         self.batch_size, self.seed = batch_size, seed
         self.features = features
-        self.device = next(encoder.parameters()).device
+        # An encoder of one's own may have nothing to be on a device.
+        self.device = next(chain(encoder.parameters(), encoder.buffers()), torch.empty(0)).device
 
     def encode(self, chunk: int) -> Transition:
         """Latent transitions of one chunk, on the CPU."""

@@ -40,7 +40,7 @@ def frames() -> Tensor:
 
 @pytest.fixture
 def saved(tmp_path):
-    encoder = Linear(image_size=16, size=6).eval()
+    encoder = Linear(image_size=16, size=6)
     save_encoder(encoder, tmp_path / "encoder.ckpt", action_dim=2, env=ENV)
     return encoder, tmp_path / "encoder.ckpt"
 
