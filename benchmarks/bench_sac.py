@@ -1,13 +1,15 @@
-"""Soft Actor-Critic on states, acting and learning: agent steps a second, one gradient update each.
+"""Soft Actor-Critic on states, acting and learning: gradient updates a second, ``--utd`` of them for an agent step.
 
-    python benchmarks/bench_sac.py [--steps 100] [--repeats 7] [--threads 1] [--arms plain sb3 float32 bf16]
+    python benchmarks/bench_sac.py [--utd 1] [--actor_every 2] [--no-layer_norm] [--updates 100] [--repeats 7]
+                                   [--threads 1] [--arms plain sb3 float32 bf16]
 
 All arms play cheetah_run with action repeat 2 and learn with batch 256 and two hidden layers of 256: the
 equations in a plain PyTorch loop (`yardsticks/sac.py`, the same computation as the package's agent),
-stable-baselines3's SAC in its own loop (it has no LayerNorm, and its actor learns on every update), and the
-package's agent and `OnlineData` in a Trainer, in float32 and under bf16 autocast. Each runs in a thread of its
-own and waits for its turn, ``--steps`` agent steps at a time, so that the arms are interleaved with all the
-overhead that their own loops have. ``sb3`` needs the extra ``benchmark``.
+stable-baselines3's SAC in its own loop (it has no LayerNorm, and its actor learns on every update: ``--actor_every 1
+--no-layer_norm`` has all arms compute that), and the package's agent and `OnlineData` in a Trainer, in
+float32 and under bf16 autocast. Each runs in a thread of its own and waits for its turn, ``--updates`` at a
+time, so that the arms are interleaved with all the overhead that their own loops have. ``sb3`` needs the
+extra ``benchmark``.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import logging
 import threading
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +31,8 @@ from yardsticks import sac as yardstick
 
 from lightning_synther.agents import SAC
 from lightning_synther.allocator import keep_freed_memory
-from lightning_synther.envs.control import ControlEnv, EnvConfig
+from lightning_synther.envs.config import EnvConfig
+from lightning_synther.envs.control import ControlEnv
 from lightning_synther.online.interaction import OnlineData
 
 ENV = EnvConfig("cheetah_run", "states", action_repeat=2)
@@ -68,38 +72,61 @@ class Turns:
         self._go.acquire()
 
 
-def plain(pause: Pause, steps: int) -> None:
+@dataclass(frozen=True)
+class Setting:
+    """What all arms compute."""
+
+    updates: int  # in a turn
+    utd: int
+    actor_every: int
+    layer_norm: bool
+
+
+def plain(pause: Pause, setting: Setting) -> None:
     """The straightforward loop."""
     env, rng = ControlEnv(ENV), np.random.default_rng(0)
-    agent = yardstick.SAC(env.observation_shape[0], env.action_dim, WIDTH)
+    options = {"layer_norm": setting.layer_norm, "actor_every": setting.actor_every}
+    agent = yardstick.SAC(env.observation_shape[0], env.action_dim, WIDTH, **options)
     memory = yardstick.Memory(1_000_000, env.observation_shape[0], env.action_dim)
     state = env.reset(0)
     for step in range(ENDLESS):
         action = rng.uniform(-1, 1, env.action_dim).astype(np.float32)
         if step >= START:
             with torch.no_grad():
-                action = agent.sample(torch.from_numpy(state)[None], torch.randn(1, env.action_dim))[0][
-                    0
-                ].numpy()
+                noise = torch.randn(1, env.action_dim)
+                action = agent.sample(torch.from_numpy(state)[None], noise)[0][0].numpy()
         result = env.step(action)
         memory.add(state, action, result.reward, result.observation, GAMMA * result.discount)
         state = env.reset() if result.last else result.observation
-        if step >= START:
+        for _ in range(setting.utd if step >= START else 0):
             agent.update(memory.sample(BATCH, rng), torch.randn(2, BATCH, env.action_dim))
-            if (step + 1 - START) % steps == 0:
+            if agent.num_updates % setting.updates == 0:
                 pause()
 
 
-def package(pause: Pause, steps: int, precision: str) -> None:
+def package(pause: Pause, setting: Setting, precision: str) -> None:
     """The package's agent in a Trainer."""
 
-    class EverySoManySteps(pl.Callback):
+    class EverySoManyUpdates(pl.Callback):
         def on_train_batch_end(self, trainer: pl.Trainer, *_: Any) -> None:
-            if trainer.global_step % steps == 0:
+            if trainer.global_step % setting.updates == 0:
                 pause()
 
-    data = OnlineData(ENV, start_steps=START, batch_size=BATCH, gamma=GAMMA)
-    agent = SAC(**data.agent_arguments(), hidden_dim=WIDTH, log_every_n_updates=1000)
+    data = OnlineData(
+        ENV,
+        start_steps=START,
+        batch_size=BATCH,
+        gamma=GAMMA,
+        update_to_data_ratio=setting.utd,
+        updates_per_step=max(8, setting.utd),
+    )
+    agent = SAC(
+        **data.agent_arguments(),
+        hidden_dim=WIDTH,
+        log_every_n_updates=1000,
+        layer_norm=setting.layer_norm,
+        actor_every=setting.actor_every,
+    )
     trainer = pl.Trainer(
         accelerator="cpu",
         precision=precision,  # type: ignore[arg-type]
@@ -110,12 +137,12 @@ def package(pause: Pause, steps: int, precision: str) -> None:
         enable_model_summary=False,
         limit_val_batches=0,
         num_sanity_val_steps=0,
-        callbacks=[EverySoManySteps()],
+        callbacks=[EverySoManyUpdates()],
     )
     trainer.fit(agent, data)
 
 
-def sb3(pause: Pause, steps: int) -> None:
+def sb3(pause: Pause, setting: Setting) -> None:
     """stable-baselines3's SAC in its own loop."""
     import gymnasium
     import stable_baselines3
@@ -136,7 +163,9 @@ def sb3(pause: Pause, steps: int) -> None:
             result = self.env.step(action)
             return result.observation, result.reward, False, result.last, {}
 
-    class EverySoManySteps(BaseCallback):
+    steps = setting.updates // setting.utd
+
+    class EverySoManyUpdates(BaseCallback):
         def _on_step(self) -> bool:
             if self.num_timesteps > START and (self.num_timesteps - START) % steps == 0:
                 pause()
@@ -148,10 +177,11 @@ def sb3(pause: Pause, steps: int) -> None:
         learning_rate=1e-3,
         batch_size=BATCH,
         learning_starts=START,
+        gradient_steps=setting.utd,
         policy_kwargs={"net_arch": [WIDTH, WIDTH]},
         device="cpu",
     )
-    agent.learn(ENDLESS, callback=EverySoManySteps())
+    agent.learn(ENDLESS, callback=EverySoManyUpdates())
 
 
 def main() -> None:
@@ -159,37 +189,42 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--steps", type=int, default=100, help="agent steps in a turn, a multiple of 8")
+    parser.add_argument("--utd", type=int, default=1, help="updates for an agent step")
+    parser.add_argument("--actor_every", type=int, default=2)
+    parser.add_argument("--layer_norm", action=argparse.BooleanOptionalAction, default=True)
+    parser.add_argument("--updates", type=int, default=100, help="updates in a turn")
     parser.add_argument("--repeats", type=int, default=7)
     parser.add_argument("--threads", type=int, default=1)
     names = ["plain", "sb3", "float32", "bf16"]
     parser.add_argument("--arms", nargs="+", default=names, choices=names)
     args = parser.parse_args()
-    args.steps += -args.steps % 8  # the Trainer's loop has eight updates a pass
+    args.updates += -args.updates % max(8, args.utd)  # whole passes of the Trainer's loop
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.ERROR)
     warnings.filterwarnings("ignore")
     keep_freed_memory()
+    setting = Setting(args.updates, args.utd, args.actor_every, args.layer_norm)
     loops: dict[str, Callable[[Pause], Any]] = {
-        "plain": lambda pause: plain(pause, args.steps),
-        "sb3": lambda pause: sb3(pause, args.steps),
-        "float32": lambda pause: package(pause, args.steps, "32-true"),
-        "bf16": lambda pause: package(pause, args.steps, "bf16-mixed"),
+        "plain": lambda pause: plain(pause, setting),
+        "sb3": lambda pause: sb3(pause, setting),
+        "float32": lambda pause: package(pause, setting, "32-true"),
+        "bf16": lambda pause: package(pause, setting, "bf16-mixed"),
     }
     turns: dict[str, Callable[[], Any]] = {name: Turns(loops[name], args.threads) for name in args.arms}
     taken = interleaved(turns, args.repeats)
-    rows = [["arm", "agent steps/s (wall)", "agent steps per cpu s", "times plain (cpu)"]]
+    rows = [["arm", "updates/s (wall)", "updates per cpu s", "times plain (cpu)"]]
     for name, seconds in taken.items():
-        seconds["steps_per_s"], seconds["steps_per_cpu_s"] = (
-            args.steps / seconds[key] for key in ("wall_s", "cpu_s")
+        seconds["updates_per_s"], seconds["updates_per_cpu_s"] = (
+            args.updates / seconds[key] for key in ("wall_s", "cpu_s")
         )
         seconds["speedup"] = taken[args.arms[0]]["cpu_s"] / seconds["cpu_s"]
-        figures = [f"{seconds[key]:.0f}" for key in ("steps_per_s", "steps_per_cpu_s")]
+        figures = [f"{seconds[key]:.0f}" for key in ("updates_per_s", "updates_per_cpu_s")]
         rows.append([name, *figures, f"{seconds['speedup']:.2f}"])
     print(table(rows))
     packages = ["torch", "lightning", "dm-control", "mujoco"]
     packages += ["stable-baselines3"] if "sb3" in args.arms else []
-    path: Path = save("sac", {"settings": vars(args), "seconds": taken}, *packages)
+    name = "sac" if args.utd == 1 else f"sac_utd{args.utd}"
+    path: Path = save(name, {"settings": vars(args), "seconds": taken}, *packages)
     print(path)
 
 

@@ -28,6 +28,7 @@ from lightning_synther.stages.config import (
     EvaluationConfig,
     LatentsConfig,
     MonitorConfig,
+    ResynthesisConfig,
     StageTraining,
 )
 from lightning_synther.stages.parse_errors import explain, parser_keys
@@ -157,6 +158,7 @@ class SyntherCLI(LightningCLI):
         parser.add_class_arguments(MonitorConfig, "diffusion.monitor", instantiate=False)
         parser.add_class_arguments(DecoderConfig, "decoder", instantiate=False)
         parser.add_class_arguments(SynthesisConfig, "synthesis", instantiate=False)
+        parser.add_class_arguments(ResynthesisConfig, "resynthesis", instantiate=False)
         parser.add_class_arguments(ComparisonConfig, "comparison", instantiate=False)
         parser.add_class_arguments(EvaluationConfig, "evaluation", instantiate=False)
 

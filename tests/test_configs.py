@@ -18,6 +18,10 @@ COMBINATIONS = [[path] for path in sorted(CONFIGS.glob("*.yaml"))] + [
     for kind in ("scale", "generator", "encoder")
     for path in sorted(CONFIGS.glob(f"{kind}/*.yaml"))
 ]
+ONLINE = [CONFIGS / name for name in ("synther_online.yaml", "synther_pixels_online.yaml")]
+COMBINATIONS += [
+    [base, CONFIGS / "generator" / name] for base in ONLINE for name in ("pgr.yaml", "small.yaml")
+]
 
 
 class Parsed(SyntherCLI):
@@ -193,3 +197,21 @@ def test_the_algorithm_on_states_is_one_flag(name):
     Run(settings).check()
     assert settings.model.init_args.observation == "states"
     assert settings.model.init_args.normalize_states
+
+
+def test_what_is_published_is_in_the_online_config():
+    settings = parse("fit", f"--config={ONLINE[0]}").settings
+    data, denoiser = settings.data.init_args, settings.diffusion.model
+    assert (data.update_to_data_ratio, data.ratio, data.resynthesise_every) == (20, 0.5, 10_000)
+    assert (data.start_steps, data.env.action_repeat) == (5_000, 1)
+    assert (denoiser.width, denoiser.time_dim, denoiser.skip_fields) == (1024, 256, ["reward"])
+    assert settings.resynthesis.start == "scratch"
+
+
+@pytest.mark.parametrize("flags", [[], ["--data.env.task=gymnasium:Hopper-v5", "--data.terminals=true"]])
+def test_redq_online_is_one_flag(flags):
+    settings = parse("fit", f"--config={ONLINE[0]}", "--model=REDQ", *flags).settings
+    Run(settings).check()
+    assert settings.model.class_path.endswith(".REDQ")
+    assert settings.model.init_args.utd_ratio == settings.data.init_args.update_to_data_ratio
+    assert settings.model.init_args.num_critics == 10

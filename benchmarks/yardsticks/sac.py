@@ -1,8 +1,9 @@
 """Soft Actor-Critic as its equations stand, in a plain PyTorch loop: acting, remembering, updating, one by one.
 
 float32, a module for each critic, one Adam for each network, a loop over parameters for the targets, ``.item()``
-for every metric, rows gathered from numpy arrays. The critics have LayerNorm, and actor and temperature learn on every
-second update, as in the package's agent, so that both arms compute the same (``tests/parity/test_yardsticks.py``).
+for every metric, rows gathered from numpy arrays. By default the critics have LayerNorm, and actor and
+temperature learn on every second update, as in the package's agent, so that both arms compute the same
+(``tests/parity/test_yardsticks.py``).
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from torch.distributions import Normal
 LOG_STD_MIN, LOG_STD_MAX = -5.0, 2.0
 
 
-def make_critic(n_in: int, width: int) -> nn.Sequential:
-    return nn.Sequential(
-        *(nn.Linear(n_in, width), nn.LayerNorm(width), nn.ReLU()),
-        *(nn.Linear(width, width), nn.LayerNorm(width), nn.ReLU()),
-        nn.Linear(width, 1),
-    )
+def make_critic(n_in: int, width: int, layer_norm: bool = True) -> nn.Sequential:
+    def hidden(size: int) -> list[nn.Module]:
+        norm = [nn.LayerNorm(width)] if layer_norm else []
+        return [nn.Linear(size, width), *norm, nn.ReLU()]
+
+    return nn.Sequential(*hidden(n_in), *hidden(width), nn.Linear(width, 1))
 
 
 def make_actor(n_in: int, n_out: int, width: int) -> nn.Sequential:
@@ -37,10 +38,17 @@ class SAC:
     """Networks, optimizers and one update."""
 
     def __init__(
-        self, state_dim: int, action_dim: int, width: int = 256, lr: float = 1e-3, tau: float = 0.005
+        self,
+        state_dim: int,
+        action_dim: int,
+        width: int = 256,
+        lr: float = 1e-3,
+        tau: float = 0.005,
+        layer_norm: bool = True,
+        actor_every: int = 2,
     ) -> None:
         self.actor = make_actor(state_dim, action_dim, width)
-        self.critics = [make_critic(state_dim + action_dim, width) for _ in range(2)]
+        self.critics = [make_critic(state_dim + action_dim, width, layer_norm) for _ in range(2)]
         self.targets = copy.deepcopy(self.critics)
         self.log_temperature = torch.tensor(math.log(0.1), requires_grad=True)
         critic_parameters = [p for critic in self.critics for p in critic.parameters()]
@@ -48,6 +56,7 @@ class SAC:
         self.actor_optimizer = torch.optim.Adam(self.actor.parameters(), lr=lr)
         self.temperature_optimizer = torch.optim.Adam([self.log_temperature], lr=lr)
         self.tau, self.target_entropy, self.num_updates = tau, -float(action_dim), 0
+        self.actor_every = actor_every
 
     def sample(self, state: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
         mean, raw = self.actor(state).chunk(2, dim=-1)
@@ -72,7 +81,7 @@ class SAC:
         self.critic_optimizer.step()
         metrics = {"critic_loss": loss.item(), "critic_q": 0.5 * (q1 + q2).mean().item()}
         self.num_updates += 1
-        if self.num_updates % 2 == 0:
+        if self.num_updates % self.actor_every == 0:
             metrics |= self._update_actor(state, noise[1])
         for target_net, critic in zip(self.targets, self.critics, strict=True):
             for slow, parameter in zip(target_net.parameters(), critic.parameters(), strict=True):

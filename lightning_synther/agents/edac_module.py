@@ -60,6 +60,7 @@ class EDAC(MaxEntropyAgent):
             raise ConfigError(f"num_critics is {num_critics}: the diversity of an ensemble needs at least 2")
         super().__init__(num_layers=num_layers, num_critics=num_critics, **base)
         self.eta = eta
+        self.critic.q.twice_differentiable = True  # the diversity is one of gradients
         self.temperature_lr = self.lr if temperature_lr is None else temperature_lr
 
     def make_optimizers(self) -> dict[str, Optimizer]:

@@ -69,19 +69,13 @@ class PixelReplay:
         self._index_pixels()
 
     def _index_pixels(self) -> None:
-        """See the padded frames (N, C, P, Q) as one overlapping row of W bytes for each byte."""
-        height, width = self.episodes.frames.shape[2:]
         padded = self.episodes.padded
-        if padded is None or padded.shape[3] - width < 2 * self.pad:
+        if padded is None or padded.shape[3] - self.episodes.frames.shape[3] < 2 * self.pad:
             log.info("padding %d frames by %d pixels, in memory", len(self.episodes.frames), self.pad)
             padded = pad_frames(self.episodes.frames, self.pad)
-        pixels = torch.from_numpy(np.ascontiguousarray(padded)).reshape(-1)
-        self._lines = pixels.as_strided((pixels.numel() - width + 1, width), (1, 1))
-        _, channels, tall, self._line_stride = padded.shape
-        self._frame_stride = channels * tall * self._line_stride
-        self._origin = (padded.shape[3] - width) // 2 - self.pad  # where the shift (0, 0) begins
-        starts = np.arange(channels)[:, None] * tall + np.arange(height)
-        self._line_starts = torch.from_numpy(starts.reshape(-1) * self._line_stride)
+        size = self.episodes.frames.shape[2:]
+        self._frames = PaddedFrames(torch.from_numpy(np.ascontiguousarray(padded)), size, self.pad)
+        channels, height, width = self.episodes.frames.shape[1:]
         self.observation_shape = (self.frame_stack * channels, height, width)
 
     @property
@@ -140,7 +134,34 @@ class PixelReplay:
         result is ``padded[..., y : y + H, x : x + W]``. None is no shift, (pad, pad). Raises `ConfigError`
         outside that range.
         """
-        frames = stack_rows(rows, self.episodes.lengths, self.frame_stack)
+        return self._frames.stacks(stack_rows(rows, self.episodes.lengths, self.frame_stack), shifts)
+
+
+class PaddedFrames:
+    """Frames stored with replicated edges (N, C, P, Q) uint8, gathered as randomly shifted stacks.
+
+    They are looked at as one overlapping row of W bytes for each byte, see the module.
+
+    Args:
+        padded: the frames; they may be mapped, and still be written to.
+        size: height and width of a frame without its edges.
+        pad: largest shift in pixels; an unshifted frame lies at (pad, pad).
+    """
+
+    def __init__(self, padded: Tensor, size: tuple[int, ...], pad: int) -> None:
+        self.pad = pad
+        height, width = size
+        pixels = padded.reshape(-1)
+        self._lines = pixels.as_strided((pixels.numel() - width + 1, width), (1, 1))
+        _, channels, tall, self._line_stride = padded.shape
+        self._frame_stride = channels * tall * self._line_stride
+        self._origin = (padded.shape[3] - width) // 2 - pad  # where the shift (0, 0) begins
+        starts = np.arange(channels)[:, None] * tall + np.arange(height)
+        self._line_starts = torch.from_numpy(starts.reshape(-1) * self._line_stride)
+        self._shape = (channels, height, width)
+
+    def stacks(self, frames: NDArray[np.int64], shifts: ArrayLike | None = None) -> Tensor:
+        """Observations (B, S * C, H, W) uint8 of the frames (B, S), shifted as `PixelReplay.frames_at` says."""
         corner = np.full((len(frames), 2), self.pad) if shifts is None else np.asarray(shifts, np.int64)
         if corner.size and (corner.min() < 0 or corner.max() > 2 * self.pad):
             raise ConfigError(
@@ -150,4 +171,5 @@ class PixelReplay:
         offset = corner[:, 0] + corner[:, 1] * self._line_stride
         starts = torch.from_numpy(frames * self._frame_stride + offset[:, None])
         lines = torch.index_select(self._lines, 0, (starts[:, :, None] + self._line_starts).view(-1))
-        return lines.view(len(frames), *self.observation_shape)
+        channels, height, width = self._shape
+        return lines.view(len(frames), frames.shape[1] * channels, height, width)

@@ -64,6 +64,10 @@ class UpdateData(pl.LightningDataModule, Generic[Batch]):
         """The batches of some gradient updates."""
         raise NotImplementedError
 
+    def results(self) -> dict[str, Any]:
+        """What the data measured during a training, in JSON's types, for the run's summary."""
+        return {}
+
     def setup(self, stage: str) -> None:
         """Check that the Trainer stops after a whole number of steps."""
         max_steps = self.trainer.max_steps if self.trainer is not None else -1

@@ -44,7 +44,11 @@ def stack_rows(rows: ArrayLike, lengths: ArrayLike, frame_stack: int) -> NDArray
 
 
 def n_step_returns(
-    rows: ArrayLike, reward: NDArray[np.float32], discount: NDArray[np.float32], n_step: int, gamma: float
+    rows: ArrayLike,
+    reward: NDArray[np.floating],
+    discount: NDArray[np.floating],
+    n_step: int,
+    gamma: float,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """n-step return and discount (M,) each of the windows that start in ``rows`` (M,).
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from lightning_synther.networks.ensemble import (
     stack_members,
     unstack_members,
 )
+from lightning_synther.networks.perceptron import perceptron
 from lightning_synther.networks.trunk import AnyTrunk
 
 LinearFactory = Callable[[int, int], nn.Linear | EnsembleLinear]
@@ -46,7 +48,11 @@ class MLP(nn.Sequential):
     SimBa's network: a linear layer to ``hidden_dim``, ``num_layers`` of `ResidualBlock`, LayerNorm, a linear
     layer. Under bf16 autocast the last layer stays in float32: a return of a few hundred has no precision to
     lose.
+
+    On the CPU the layers are computed as one (`networks.perceptron`), unless they are to be differentiated twice.
     """
+
+    twice_differentiable = False
 
     def __init__(
         self,
@@ -62,6 +68,7 @@ class MLP(nn.Sequential):
             stem, blocks = linear(in_features, hidden_dim), (hidden_dim, linear)
             layers = [stem, *(ResidualBlock(*blocks) for _ in range(num_layers)), norm_for(stem)]
             super().__init__(*layers, linear(hidden_dim, out_features))
+            self._residual = True
             return
         layers = []
         for _ in range(num_layers):
@@ -71,16 +78,36 @@ class MLP(nn.Sequential):
                 layers.append(norm_for(layer))
             layers.append(nn.ReLU(inplace=True))
             in_features = hidden_dim
-        super().__init__(*layers, linear(in_features, out_features))
+        last = linear(in_features, out_features)
+        super().__init__(*layers, last)
+        self._residual, self._layer_norm = False, layer_norm
+        self._dims = (2, 3) if isinstance(last, EnsembleLinear) else (2,)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, in) to (B, out), or to (E, B, out) for an ensemble."""
+        if self._is_one_function(x):
+            return self._as_one_function(x)
         *hidden, last = list(self)
         for layer in hidden:
             x = layer(x)
         with torch.autocast(x.device.type, enabled=False):
             output: Tensor = last(x.to(last.weight.dtype))  # type: ignore[arg-type]
         return output
+
+    def _is_one_function(self, x: Tensor) -> bool:
+        plain = self._residual or self.twice_differentiable or torch.compiler.is_compiling()
+        # On a GPU the kernels of the layers overlap with Python, and an ensemble's LayerNorm is one of them.
+        return not plain and x.device.type == "cpu" and x.dim() in self._dims
+
+    def _as_one_function(self, x: Tensor) -> Tensor:
+        parameters: list[Any] = [p for layer in self._modules.values() for p in layer._parameters.values()]  # type: ignore[union-attr]
+        if not torch.is_autocast_enabled("cpu"):
+            return perceptron(x, parameters, self._layer_norm, parameters[0].dtype)
+        torch.set_autocast_enabled("cpu", False)  # cheaper than the context manager, several times an update
+        try:
+            return perceptron(x, parameters, self._layer_norm, torch.get_autocast_dtype("cpu"))
+        finally:
+            torch.set_autocast_enabled("cpu", True)
 
 
 def norm_for(layer: nn.Linear | EnsembleLinear) -> nn.Module:

@@ -10,9 +10,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lightning_synther.envs.config import EnvConfig
+from lightning_synther.envs.config import EnvConfig, StepResult
 from lightning_synther.envs.factory import make_env
-from lightning_synther.online.replay import RingReplay
+from lightning_synther.online.replay import Replay
 from lightning_synther.online.replay_recorder import LedTo, ReplayRecorder, recorder_of
 from lightning_synther.seeding import derive_seed
 from lightning_synther.transition import Transition
@@ -27,15 +27,36 @@ class Environments:
     Everything drawn is a function of (seed, rank, counter): the actions' noise of the number of steps taken,
     an episode's start of its number. A checkpoint does not hold physics states: they are reached again by
     playing the actions of the unfinished episodes, which takes a fraction of a second.
+
+    An episode that ends at its first step is one transition like any other: its discount is 0 where the environment
+    ended it for good, and the next episode begins.
+
+    Args:
+        config: the environment.
+        num_envs: how many of it.
+        capacity: transitions that are kept.
+        gamma: discount of an agent step.
+        seed: of everything drawn.
+        rank: of this process.
+        replay_path: file of the replay memory; None keeps it in the process.
+        max_steps: agent steps that will ever be taken, for that file.
     """
 
     def __init__(
-        self, config: EnvConfig, num_envs: int, capacity: int, gamma: float, seed: int, rank: int = 0
+        self,
+        config: EnvConfig,
+        num_envs: int,
+        capacity: int,
+        gamma: float,
+        seed: int,
+        rank: int = 0,
+        replay_path: Path | None = None,
+        max_steps: int = 0,
     ) -> None:
         self._envs = [make_env(config, seed=i) for i in range(num_envs)]
         self.action_dim = self._envs[0].action_dim
-        self.observation_dim = self._envs[0].observation_shape[0]
-        self.replay = RingReplay(capacity, self.observation_dim, self.action_dim)
+        self.observation_shape = self._envs[0].observation_shape
+        self.capacity, self.replay_path, self.max_steps = capacity, replay_path, max_steps
         self.gamma, self.seed, self.rank = gamma, seed, rank
         self.num_steps = 0
         self._num_episodes = 0
@@ -43,10 +64,17 @@ class Environments:
         self._actions: list[list[Floats]] = [[] for _ in self._envs]
         self._returns = np.zeros(num_envs)
         self.recorder: ReplayRecorder | None = None
+        self.make_replay()
         self._states = np.stack([self._reset(i) for i in range(num_envs)])
 
     def __len__(self) -> int:
         return len(self._envs)
+
+    def make_replay(self) -> None:
+        """Make the replay memory, before the first episodes begin."""
+        self.replay = Replay(
+            self.capacity, self.observation_shape[0], self.action_dim, self.replay_path, self.max_steps
+        )
 
     def collect(self, num_steps: int, explore: Explore | None) -> list[float]:
         """Take at least ``num_steps`` agent steps, all environments together; returns of episodes that ended.
@@ -104,13 +132,9 @@ class Environments:
 
     def _step(self, actions: Floats) -> list[float]:
         results = [env.step(action) for env, action in zip(self._envs, actions, strict=True)]
-        next_states = np.stack([result.observation for result in results])
-        reward = np.array([[result.reward] for result in results], np.float32)
-        discount = np.array([[self.gamma * result.discount] for result in results], np.float32)
-        fields = (self._states, actions, reward, next_states, discount)
-        self.replay.add(Transition(*map(torch.from_numpy, fields)))
+        self.store(actions, results)
         self.num_steps += len(self)
-        self._states = next_states
+        self._states = np.stack([result.observation for result in results])
         finished = []
         for i, result in enumerate(results):
             self._returns[i] += result.reward
@@ -122,11 +146,23 @@ class Environments:
                 self._states[i] = self._reset(i)
         return finished
 
+    def store(self, actions: Floats, results: list[StepResult]) -> None:
+        """Bring one step of every environment, from the states before it, into the replay memory."""
+        next_states = np.stack([result.observation for result in results])
+        reward = np.array([[result.reward] for result in results], np.float32)
+        discount = np.array([[self.gamma * result.discount] for result in results], np.float32)
+        fields = (self._states, actions, reward, next_states, discount)
+        self.replay.add(Transition(*map(torch.from_numpy, fields)))
+
+    def store_reset(self, observation: NDArray[Any]) -> None:
+        """Bring the first observation of an episode into the replay memory; transitions of states hold it."""
+
     def _reset(self, i: int) -> Floats:
         self._episodes[i] = self._num_episodes
         self._num_episodes += 1
         self._returns[i], self._actions[i] = 0.0, []
-        state = self._envs[i].reset(self._episode_seed(i))
+        state: Floats = self._envs[i].reset(self._episode_seed(i))
+        self.store_reset(state)
         self._record_reset(i)
         return state
 

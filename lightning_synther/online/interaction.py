@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Protocol, cast
+from pathlib import Path
+from typing import Any, ClassVar, Protocol, cast
 
 import lightning.pytorch as pl
 import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -15,6 +17,7 @@ from lightning_synther.envs.config import EnvConfig
 from lightning_synther.envs.factory import make_env
 from lightning_synther.errors import ConfigError
 from lightning_synther.online.environments import Environments, Floats
+from lightning_synther.online.time_split import TimeSplit
 from lightning_synther.transition import Transition
 
 
@@ -36,12 +39,15 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
     ``trainer.max_steps`` counts updates, so a run takes ``start_steps + max_steps / update_to_data_ratio``
     agent steps. With several processes each of them steps environments of its own, as many.
 
+    The replay memory is a file, ``replay/rank_<n>.rows`` in the folder where the Trainer's checkpoint callback writes,
+    so that a checkpoint holds a number and not gigabytes; without such a folder it is part of the checkpoint.
+
     Args:
         env: the environment, with ``observation: states``.
         start_steps: agent steps with uniform actions before the first update.
         update_to_data_ratio: gradient updates for each agent step.
         num_envs: environments stepped together.
-        replay_capacity: transitions kept; the oldest are overwritten.
+        replay_capacity: transitions kept; the oldest are no longer drawn.
         gamma: discount of an agent step.
         batch_size: transitions in an update.
         updates_per_step: updates in one pass of Lightning's loop.
@@ -51,6 +57,8 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
         record: folder for a recording of everything that enters the replay memory, as physics states (see
             `online.recording`): ``collect --policy=medium_replay --replay_path=`` renders it.
     """
+
+    OBSERVATION: ClassVar[str] = "states"
 
     def __init__(
         self,
@@ -73,8 +81,13 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
         self.start_steps, self.num_envs = start_steps, num_envs
         self.replay_capacity, self.gamma = replay_capacity, gamma
         self.eval_episodes, self.eval_seed = eval_episodes, eval_seed
-        if self.env.observation != "states":
-            raise ConfigError(f"data.env.observation is {self.env.observation!r}: set it to 'states'")
+        self.time_split = TimeSplit()
+        self.update_to_data_ratio = update_to_data_ratio
+        if self.env.observation != self.OBSERVATION:
+            raise ConfigError(
+                f"data.env.observation is {self.env.observation!r}: set it to {self.OBSERVATION!r} for "
+                f"{type(self).__name__}"
+            )
         if not 1 <= num_envs <= start_steps:
             raise ConfigError(f"data.num_envs is {num_envs}: it must be in 1 … start_steps ({start_steps})")
         steps = updates_per_step / update_to_data_ratio if update_to_data_ratio > 0 else 0
@@ -101,17 +114,30 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
         super().setup(stage)
         if stage != "fit":
             return
-        if self._trainer.max_steps < 1:
+        trainer = self._trainer
+        if trainer.max_steps < 1:
             raise ConfigError(
                 "online training never ends by itself: set trainer.max_steps, the number of updates"
             )
-        if self.record is not None and self._trainer.world_size > 1:
+        if self.record is not None and trainer.world_size > 1:
             raise ConfigError(
                 "data.record is written by one process: set trainer.devices to 1, or leave it out"
             )
-        self.environments = Environments(
-            self.env, self.num_envs, self.replay_capacity, self.gamma, self.seed, self._trainer.global_rank
+        whole_rounds = -(-self.start_steps // self.num_envs) * self.num_envs
+        self.environments = self.make_environments(
+            self.env,
+            self.num_envs,
+            self.replay_capacity,
+            self.gamma,
+            self.seed,
+            trainer.global_rank,
+            self._replay_path(),
+            whole_rounds + trainer.max_steps // self.updates_per_step * self.steps_per_step,
         )
+
+    def make_environments(self, *arguments: Any) -> Environments:
+        """Environments of this process, with their replay memory."""
+        return Environments(*arguments)
 
     def train_dataloader(self) -> DataLoader[list[Transition]]:
         """Lists of batches, as many as ``trainer.max_steps`` takes."""
@@ -128,15 +154,35 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
 
     def batches(self, updates: range) -> list[Transition]:
         """Take the agent steps that belong to these updates, then sample their batches."""
-        if self.environments.num_steps == 0:
-            self._log(self.environments.collect(self.start_steps, explore=None))
-        self._log(self.environments.collect(self.steps_per_step, self._explore))
+        self.time_split.since_last("updates")
+        with self.time_split.measure("environment"):
+            if self.environments.num_steps == 0:
+                self._log_returns(self.environments.collect(self.start_steps, explore=None))
+            self._log_returns(self.environments.collect(self.steps_per_step, self._explore))
+        self.on_steps_taken()
+        with self.time_split.measure("batches"):
+            return self.draw(updates)
+
+    def on_steps_taken(self) -> None:
+        """What else there is to do between environment steps and updates."""
+
+    def draw(self, updates: range) -> list[Transition]:
+        """The batches of some updates, from the replay memory as it is: views of one block of rows."""
         replay = self.environments.replay
-        return [replay.sample(self.batch_size, self.generator(update)) for update in updates]
+        rows = torch.empty(len(updates), self.batch_size, sum(replay.sizes))
+        for update, block in zip(updates, rows, strict=True):
+            replay.draw(self.batch_size, self.generator(update), out=block)
+        return [replay.unflatten(block) for block in rows]
+
+    def results(self) -> dict[str, Any]:
+        """Agent steps, and how many seconds went into environment, batches and updates (a resumed run counts on)."""
+        self.time_split.since_last("updates")
+        seconds = {name: round(value, 2) for name, value in self.time_split.seconds.items()}
+        return {"agent_steps": self.environments.num_steps, "seconds": seconds}
 
     def state_dict(self) -> dict[str, Any]:
         """What a resumed run needs of the environments and the replay memory."""
-        return self.environments.state_dict()
+        return {**self.environments.state_dict(), "seconds": self.time_split.state_dict()}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on where `state_dict` was taken; `ConfigError` with several processes."""
@@ -145,9 +191,10 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
         if self._trainer.world_size > 1:
             raise ConfigError(
                 "an online run on several processes cannot be resumed, because its checkpoint holds the "
-                "replay memory of the first process only: start anew in another run directory"
+                "environments of the first process only: start anew in another run directory"
             )
         self.environments.load_state_dict(state_dict)
+        self.time_split.load_state_dict(state_dict["seconds"])
 
     @property
     def _trainer(self) -> pl.Trainer:
@@ -156,12 +203,18 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
         )
         return self.trainer
 
+    def _replay_path(self) -> Path | None:
+        checkpoints = self._trainer.checkpoint_callback
+        if not isinstance(checkpoints, ModelCheckpoint) or checkpoints.dirpath is None:
+            return None
+        return Path(checkpoints.dirpath) / "replay" / f"rank_{self._trainer.global_rank}.rows"
+
     def _explore(self, states: Floats, noise: Floats) -> Floats:
         agent = cast(Explorer, self._trainer.lightning_module)
         observation, draws = (torch.from_numpy(array).to(agent.device) for array in (states, noise))
         return agent.explore(observation, draws).cpu().numpy()
 
-    def _log(self, returns: list[float]) -> None:
+    def _log_returns(self, returns: list[float]) -> None:
         for value in returns:
             metrics = {"train/episode_return": value, "train/agent_steps": float(self.environments.num_steps)}
             for logger in self._trainer.loggers:

@@ -18,8 +18,10 @@ from lightning.pytorch import seed_everything
 
 from lightning_synther.agents.agent import Agent
 from lightning_synther.data.store import StoreMetadata, TransitionStore
+from lightning_synther.data.updates import UpdateData
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
+from lightning_synther.online.synthetic import OnlineSynthERData
 from lightning_synther.stages.chain import Artefacts
 from lightning_synther.stages.checkpoints import load_checkpoint
 from lightning_synther.stages.config import EvaluationConfig, check_training
@@ -30,6 +32,7 @@ from lightning_synther.stages.module_config import ModuleConfig
 from lightning_synther.stages.ranks import barrier, is_rank_zero
 from lightning_synther.stages.real import Preview
 from lightning_synther.stages.record import Stage
+from lightning_synther.stages.resynthesis import Resynthesis
 from lightning_synther.stages.sizes import STORES, decided_by_data, sizes_from_stores
 from lightning_synther.stages.trainer_settings import check_trainer
 from lightning_synther.stages.training import TrainerFactory, fit, instantiate, interruptible, stage_seed
@@ -49,6 +52,7 @@ class AgentStage:
         name: folder in the run directory.
         artefacts: what the stages before made; None for an agent that needs none (states, online).
         data_overrides: arguments of the data that differ from the config (the real-only comparison).
+        resynthesis: how an online run makes its synthetic transitions; None for any other.
     """
 
     factory: TrainerFactory
@@ -61,6 +65,7 @@ class AgentStage:
     evaluation: EvaluationConfig
     artefacts: Artefacts | None = None
     data_overrides: Mapping[str, Any] = field(default_factory=dict)
+    resynthesis: Resynthesis | None = None
 
     def check(self, preview: Preview | None = None) -> None:
         """Raise `ConfigError` now for what would otherwise come out after the stages before.
@@ -77,7 +82,11 @@ class AgentStage:
             self.trainer.get("precision"),
         )
         args = self._data_args()
-        decided_by_data(self.model, self._build_data(args))
+        data = self._build_data(args)
+        decided = decided_by_data(self.model, data)
+        if self.resynthesis is not None and isinstance(data, OnlineSynthERData):
+            agent = self.model.build(**decided)
+            self.resynthesis.check(data.row_spec(agent), agent)
         if preview is not None:
             self._check_against(preview, args["dataset"])
 
@@ -132,7 +141,7 @@ class AgentStage:
             seed_everything(stage_seed(self.factory.seed, "agent"), verbose=False)
             model, data = self._build(args)
             fit(stage, self._trainer(stage, scored=getattr(model, "env", {}) is not None), model, data)
-            return {}
+            return data.results() if isinstance(data, UpdateData) else {}
 
         ensure(stage, build)
         return stage
@@ -152,6 +161,8 @@ class AgentStage:
             "seed": self.factory.seed,
             "stages": self.artefacts.fingerprint if self.artefacts else None,
         }
+        if self.resynthesis is not None:
+            inputs["resynthesis"] = self.resynthesis.inputs()
         if self.artefacts is None:
             inputs |= {key: _contents(data_args[key]) for key in STORES if data_args.get(key)}
             if checkpoint := self.model.init_args.get("encoder_checkpoint"):
@@ -173,7 +184,10 @@ class AgentStage:
         return agent, self._build_data(args)
 
     def _build_data(self, args: Mapping[str, Any]) -> pl.LightningDataModule:
-        return cast(pl.LightningDataModule, self.data.cls(**args))
+        data = cast(pl.LightningDataModule, self.data.cls(**args))
+        if isinstance(data, OnlineSynthERData):
+            data.resynthesise = self.resynthesis
+        return data
 
     def _trainer(self, stage: Stage, scored: bool) -> pl.Trainer:
         settings = {key: instantiate(value) for key, value in self.trainer.items() if value is not None}

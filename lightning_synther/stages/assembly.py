@@ -10,10 +10,17 @@ from lightning_synther.data.subset import Subset
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
 from lightning_synther.networks.timm_encoder import TimmEncoder
+from lightning_synther.online.synthetic import OnlineSynthERData
 from lightning_synther.stages.backbone import Backbone
 from lightning_synther.stages.chain import Chain
 from lightning_synther.stages.checkpoints import import_class
-from lightning_synther.stages.config import DecoderConfig, LatentsConfig, MonitorConfig, StageTraining
+from lightning_synther.stages.config import (
+    DecoderConfig,
+    LatentsConfig,
+    MonitorConfig,
+    ResynthesisConfig,
+    StageTraining,
+)
 from lightning_synther.stages.data import ChainData, SynthERData, subset_of
 from lightning_synther.stages.dataset_config import DatasetConfig, StateDatasetConfig
 from lightning_synther.stages.encoder import EncoderSource, TrainedEncoder
@@ -21,6 +28,7 @@ from lightning_synther.stages.generation import Generation
 from lightning_synther.stages.given_encoder import GivenEncoder
 from lightning_synther.stages.module_config import ModuleConfig
 from lightning_synther.stages.pixels import PixelSource
+from lightning_synther.stages.resynthesis import Resynthesis
 from lightning_synther.stages.states import StateSource
 from lightning_synther.stages.synthesis_config import SynthesisConfig
 from lightning_synther.stages.training import TrainerFactory
@@ -48,6 +56,21 @@ def make_chain(config: Namespace, factory: TrainerFactory) -> Chain | None:
     pixels = issubclass(import_class(config.data.class_path), SynthERData)
     source = _pixels(config, factory, subset) if pixels else _states(config, factory, subset)
     return Chain(source, _generation(config, factory))
+
+
+def make_resynthesis(config: Namespace, factory: TrainerFactory) -> Resynthesis | None:
+    """How an online run of ``config`` makes synthetic transitions; None where its data make none."""
+    if not issubclass(import_class(config.data.class_path), OnlineSynthERData):
+        return None
+    return Resynthesis(
+        factory=factory,
+        folder="agent/resynthesis",
+        diffusion=ModuleConfig(LatentDiffusion, config.diffusion.model.as_dict()),
+        training=StageTraining(**config.diffusion.training.as_dict()),
+        synthesis=SynthesisConfig(**config.synthesis.as_dict()),
+        config=ResynthesisConfig(**config.resynthesis.as_dict()),
+        conditions=config.diffusion.conditions,
+    )
 
 
 def named_env(config: Namespace) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ Those of the dataset and of the synthesis have files of their own.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, Literal
 
 from lightning_synther.errors import ConfigError
 
@@ -142,6 +142,29 @@ class MonitorConfig:
         if self.num_transitions == 1 or self.num_transitions < 0:
             raise ConfigError(
                 f"diffusion.monitor.num_transitions is {self.num_transitions}: give 2 or more, or 0 for none"
+            )
+
+
+@dataclass
+class ResynthesisConfig:
+    """What is special to a diffusion model that is trained again and again in an online run.
+
+    Args:
+        start: train a new model every time, as published (``scratch``), or go on from the one before
+            (``warm``), with the normaliser of the transitions as they are now and the learning rate's whole
+            schedule again.
+        fidelity_transitions: synthetic and real transitions that are compared after every training (0: none).
+    """
+
+    start: Literal["scratch", "warm"] = "scratch"
+    fidelity_transitions: int = 20_000
+
+    def __post_init__(self) -> None:
+        if self.start not in ("scratch", "warm"):
+            raise ConfigError(f"resynthesis.start is {self.start!r}: give 'scratch' or 'warm'")
+        if self.fidelity_transitions == 1 or self.fidelity_transitions < 0:
+            raise ConfigError(
+                f"resynthesis.fidelity_transitions is {self.fidelity_transitions}: give 2 or more, or 0 for none"
             )
 
 

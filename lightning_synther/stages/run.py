@@ -14,7 +14,7 @@ from lightning_synther.data.synther_npz import export_npz
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
 from lightning_synther.stages.agent import AgentStage, evaluate
-from lightning_synther.stages.assembly import make_chain, named_env
+from lightning_synther.stages.assembly import make_chain, make_resynthesis, named_env
 from lightning_synther.stages.chain import Artefacts, Chain
 from lightning_synther.stages.checkpoints import load_checkpoint
 from lightning_synther.stages.config import EvaluationConfig
@@ -127,6 +127,7 @@ class Run:
             keep_every=cfg.keep_every,
             evaluation=EvaluationConfig(**cfg.evaluation.as_dict()),
             artefacts=artefacts,
+            resynthesis=make_resynthesis(cfg, self.factory),
         )
 
     def _evaluate(self, verb: str) -> None:

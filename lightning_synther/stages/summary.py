@@ -42,6 +42,7 @@ def summarise(run_dir: Path, seed: int, scores: Mapping[str, Mapping[str, Any]])
         "data_directory": dataset.get("directory"),
         "fidelity": records.get("synthesis", {}).get("results", {}).get("fidelity"),
         "filtered": records.get("synthesis", {}).get("results", {}).get("filtered"),
+        "online": records.get("agent", {}).get("results") or None,
         "seconds": {name: round(record["seconds"], 1) for name, record in records.items()},
         "seed": seed,
         "versions": {name: version(name) for name in PACKAGES},
@@ -85,6 +86,9 @@ def describe(summary: Mapping[str, Any], run_dir: Path) -> str:
     if counts := summary["filtered"]:
         dropped = ", ".join(f"{name} {count}" for name, count in counts.items() if name != "sampled")
         lines.append(f"dropped of {counts['sampled']} sampled transitions: {dropped}")
+    if online := summary["online"]:
+        split = ", ".join(f"{name} {value:.0f} s" for name, value in online["seconds"].items())
+        lines.append(f"{online['agent_steps']} agent steps: {split}")
     seconds = summary["seconds"]
     lines.append("seconds: " + ", ".join(f"{name} {value:.0f}" for name, value in seconds.items()))
     lines.append(f"look at it: tensorboard --logdir {run_dir / TENSORBOARD}")

@@ -5,11 +5,8 @@ import pytest
 import torch
 
 from lightning_synther.envs.control import ControlEnv, EnvConfig
-from lightning_synther.errors import ConfigError
 from lightning_synther.online.environments import Environments
-from lightning_synther.online.replay import RingReplay
 from lightning_synther.seeding import derive_seed
-from lightning_synther.transition import Transition
 
 CONFIG = EnvConfig(
     "cartpole_balance", observation="states", action_repeat=2, time_limit=0.2
@@ -20,6 +17,10 @@ def environments(num_envs=1, seed=0, capacity=1000, rank=0):
     return Environments(CONFIG, num_envs, capacity=capacity, gamma=0.9, seed=seed, rank=rank)
 
 
+def transitions(envs):
+    return envs.replay.unflatten(envs.replay.rows())
+
+
 def push(states, noise):
     return np.tanh(states[:, :1] + noise)
 
@@ -27,7 +28,7 @@ def push(states, noise):
 def test_records_what_the_environment_did():
     envs = environments()
     assert envs.collect(12, explore=None) != []
-    recorded = envs.replay.gather(torch.arange(12))
+    recorded = transitions(envs)
     env = ControlEnv(CONFIG)
     state = env.reset(derive_seed(0, "episode", 0, 0))
     for t in range(10):
@@ -52,7 +53,7 @@ def test_steps_are_counted_over_all_environments(num_envs, asked, taken):
 def test_returns_are_those_of_the_recorded_rewards():
     envs = environments(num_envs=2)
     returns = envs.collect(40, push)
-    rewards = envs.replay.storage.reward[:40, 0].reshape(2, 10, 2)  # episode, step, environment
+    rewards = transitions(envs).reward[:40, 0].reshape(2, 10, 2)  # episode, step, environment
     np.testing.assert_allclose(returns, rewards.sum(1).flatten(), rtol=1e-6)
 
 
@@ -61,7 +62,7 @@ def test_everything_follows_from_seed_and_rank():
         envs = environments(num_envs=2, **options)
         envs.collect(6, None)
         envs.collect(20, push)
-        return envs.replay.gather(torch.arange(26))
+        return transitions(envs)
 
     first = rows()
     assert all(torch.equal(a, b) for a, b in zip(first, rows(), strict=True))
@@ -77,33 +78,4 @@ def test_goes_on_where_its_state_was_taken(cut):
     resumed.load_state_dict(whole.state_dict())
     assert whole.collect(30, push) == resumed.collect(30, push)
     assert resumed.num_steps == whole.num_steps
-    for a, b in zip(whole.replay.storage, resumed.replay.storage, strict=True):
-        assert torch.equal(a, b)
-
-
-def test_ring_overwrites_the_oldest():
-    replay = RingReplay(capacity=5, observation_dim=1, action_dim=1)
-    for start in (0, 3, 6):
-        value = torch.arange(start, start + 3.0)[:, None]
-        replay.add(Transition(value, value, value, value, value))
-    assert (len(replay), replay.num_added) == (5, 9)
-    assert sorted(replay.storage.reward[:, 0].tolist()) == [4, 5, 6, 7, 8]
-    sampled = replay.sample(500, np.random.default_rng(0))
-    assert set(sampled.reward[:, 0].tolist()) == {4, 5, 6, 7, 8}
-    assert torch.equal(sampled.reward, sampled.observation)
-
-
-def test_sample_never_reads_rows_not_yet_written():
-    replay = RingReplay(capacity=1000, observation_dim=1, action_dim=1)
-    ones = torch.ones(3, 1)
-    replay.add(Transition(ones, ones, ones, ones, ones))
-    assert replay.sample(200, np.random.default_rng(0)).reward.min() == 1
-
-
-def test_state_of_another_memory_is_refused():
-    replay = RingReplay(capacity=5, observation_dim=1, action_dim=1)
-    other = RingReplay(capacity=6, observation_dim=1, action_dim=1)
-    with pytest.raises(
-        ConfigError, match=r"has \(capacity, column sizes\) \(5, 1, 1, 1, 1, 1\), this run's has \(6,"
-    ):
-        other.load_state_dict(replay.state_dict())
+    assert torch.equal(whole.replay.rows(), resumed.replay.rows())

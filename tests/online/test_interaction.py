@@ -72,7 +72,8 @@ def test_agent_steps_and_updates_are_counted_right(ratio, num_envs, updates_per_
 
 def test_start_steps_are_random_and_later_ones_use_the_latest_policy():
     _, _, data = fit(updates_per_step=8)
-    actions = data.environments.replay.storage.action[:44, 0]
+    replay = data.environments.replay
+    actions = replay.unflatten(replay.rows()).action[:44, 0]
     assert actions[:20].unique().numel() == 20
     assert actions[:20].min() < -0.5
     expected = torch.tensor([0.0, 8.0, 16.0]).repeat_interleave(8) / 1000

@@ -50,7 +50,7 @@ def test_rendered_frames_equal_live_ones_bit_by_bit(tmp_path, task, num_envs):
             assert data.reward[row] == np.float32(step.reward)
             assert data.discount[row] == np.float32(step.discount)
         assert step.last
-    memory = envs.replay.storage.action[: envs.num_steps]
+    memory = envs.replay.unflatten(envs.replay.rows()).action
     taken = np.concatenate(
         [data.action[s + 1 : s + n] for s, n in zip(data.starts, data.lengths, strict=True)]
     )

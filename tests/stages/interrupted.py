@@ -42,9 +42,8 @@ MOMENTS: dict[str, tuple[type, str, int]] = {
 }
 
 
-def end_in(stage: str, number: int) -> None:
-    """Let this process send itself the signal at that stage's moment, after the method has done its work."""
-    cls, name, count = MOMENTS[stage]
+def end_after(cls: type, name: str, count: int, number: int) -> None:
+    """Let this process send itself the signal ``number`` after ``count`` calls of the method ``cls.name``."""
     method = getattr(cls, name)
     calls = 0
 
@@ -84,7 +83,7 @@ def interruptions(number: int, root: Path, run_dir: Path) -> Iterator[tuple[str,
 
         def run(stage: str = stage) -> int:
             if stage:
-                end_in(stage, number)
+                end_after(*MOMENTS[stage], number)
             return main(argv)
 
         yield stage, *in_a_fork(run)
