@@ -37,6 +37,7 @@ FLAGS = (
     "--hide-scrollbars",
 )
 MAX_BYTES = 300_000
+SIZE = (1400, 1050)
 #: JavaScript that finds all elements of a selector, through shadow roots too.
 DEEP = """
 const found = [], search = (root) => {
@@ -112,20 +113,27 @@ def wait(browser: Chrome, selector: str, at_least: int = 1, seconds: float = 180
     WebDriverWait(browser, seconds, 1).until(lambda it: count(it, selector) >= at_least)
 
 
+def close_settings(browser: Chrome) -> None:
+    """Close the pane of settings; TensorBoard remembers that it is closed."""
+    if count(browser, "metrics-dashboard-settings"):
+        click(browser, "button", "Settings")
+
+
 def scalars(browser: Chrome) -> None:
     """Curves, without the pane of settings."""
     wait(browser, "scalar-card", 4)
-    click(browser, "button", "Settings")
+    close_settings(browser)
 
 
 def images(browser: Chrome) -> None:
     """The panels, without the pane of settings."""
     wait(browser, "image-card img", 2)
-    click(browser, "button", "Settings")
+    close_settings(browser)
 
 
 def hparams(browser: Chrome) -> None:
-    """The table of runs."""
+    """The table of runs, which is wide and low."""
+    browser.set_window_size(2200, 600)
     wait(browser, "vaadin-grid-cell-content", 10)
 
 
@@ -166,9 +174,10 @@ def main() -> None:
     parser.add_argument("--runs", default="", help="regular expression of the runs in curves and panels")
     parser.add_argument("--settle", type=float, default=20, help="seconds between loaded and drawn")
     args = parser.parse_args()
-    with serving(args.logdir, args.port) as url, browsing(1400, 1050) as browser:
+    with serving(args.logdir, args.port) as url, browsing(*SIZE) as browser:
         for tab in args.tabs:
             page, query, ready = TABS[tab]
+            browser.set_window_size(*SIZE)
             browser.get("about:blank")  # so that the next address is loaded anew, whatever its fragment
             browser.get(f"{url}?{urlencode({**query, 'runFilter': args.runs})}#{page}")
             ready(browser)

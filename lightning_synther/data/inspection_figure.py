@@ -18,9 +18,8 @@ ROWS, COLUMNS = 5, 8  # episodes (from the worst to the best return) and moments
 
 
 def save_figure(found: Inspection, path: Path) -> Path:
-    """Write ``path``; `ConfigError` unless it is called .png, `BackendError` where it cannot be written."""
-    if path.suffix.lower() != ".png":
-        raise ConfigError(f"plot is {path}: give the name of a .png file")
+    """Draw ``found`` into ``path``; raises as `save_png`."""
+    check_png(path)
     sheet = contact_sheet(found.files)
     tall = 2.6 + (0.0 if sheet is None else 7.0 * sheet.shape[0] / sheet.shape[1])
     figure = Figure(figsize=(7.4, tall + 0.4), layout="constrained")
@@ -35,6 +34,18 @@ def save_figure(found: Inspection, path: Path) -> Path:
         parts[1].imshow(sheet)
         parts[1].set_axis_off()
         parts[1].set_title("rows: episodes from the lowest to the highest return; columns: time", fontsize=8)
+    return save_png(figure, path)
+
+
+def check_png(path: Path) -> None:
+    """Raise `ConfigError` for a plot's path that does not end in .png."""
+    if path.suffix.lower() != ".png":
+        raise ConfigError(f"plot is {path}: give the name of a .png file")
+
+
+def save_png(figure: Figure, path: Path) -> Path:
+    """Write ``path`` in one piece; `ConfigError` unless it is called .png, `BackendError` where that cannot be."""
+    check_png(path)
     partial = path.with_name(f".{path.name}.partial")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

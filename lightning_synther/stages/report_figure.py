@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lightning_synther.errors import BackendError, ConfigError
+from lightning_synther.data.inspection_figure import save_png
 from lightning_synther.stages.report import ARMS, Aggregate, Group, aggregate, describe_label
 
 #: Colours of Okabe and Ito, which colour-blind readers tell apart.
@@ -22,20 +21,8 @@ LABELS = {"agent": "agent", "real_only": "real only", "synthetic_only": "synthet
 
 def save_report_figure(groups: Sequence[Group], metric: str, path: Path) -> Path:
     """Draw ``path``, a .png: curves where one numeric setting was varied, else a row of intervals for each group."""
-    if path.suffix.lower() != ".png":
-        raise ConfigError(f"plot is {path}: give the name of a .png file")
     varied = varied_number(groups)
-    figure = intervals(groups, metric) if varied is None else curves(groups, metric, varied)
-    partial = path.with_name(f".{path.name}.partial")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(partial, format="png", dpi=120)
-        os.replace(partial, path)
-    except OSError as error:
-        raise BackendError(f"cannot write {path} ({error.strerror or error}): give another --plot") from error
-    finally:
-        partial.unlink(missing_ok=True)
-    return path
+    return save_png(intervals(groups, metric) if varied is None else curves(groups, metric, varied), path)
 
 
 def varied_number(groups: Sequence[Group]) -> str | None:

@@ -16,7 +16,12 @@ from lightning_synther.__main__ import main
 from lightning_synther.data.conditions import read_condition
 from lightning_synther.data.state_dataset import StateDataset
 from lightning_synther.data.store import TransitionStore
+from lightning_synther.data.subset import Subset
 from lightning_synther.stages.checkpoints import load_checkpoint
+from lightning_synther.stages.dataset_config import StateDatasetConfig
+from lightning_synther.stages.real import RealTransitions
+from lightning_synther.stages.states import StateSource
+from lightning_synther.stages.training import TrainerFactory
 from tests.stages.test_two_processes import finish, start
 from tests.stages.tiny_states import STAGES, arguments, fit
 
@@ -91,38 +96,38 @@ def test_changes_rebuild_what_comes_after_and_say_why(refit):
     assert "subset.num_episodes: unset -> 2" in said["states"]
 
 
-def part(folder: Path, *flags: str) -> tuple[TransitionStore, np.ndarray]:
-    """The training store of a run on part of the data, and the episodes of its rows."""
-    fit(folder, "--comparison.real_only=false", *flags)
-    path = folder / "run" / "states" / "train"
-    return TransitionStore.open(path), read_condition(path, "episode")[:, 0].numpy()
+def stores(folder: Path, data: Path, subset: Subset) -> RealTransitions:
+    """What the stages before generation make of a part of the finished run's data."""
+    config = StateDatasetConfig(path=str(data))
+    return StateSource(TrainerFactory(folder, 0, {}), config, subset).provide()
 
 
 def test_whatever_learns_sees_the_same_part_of_the_data(finished, tmp_path):
-    root = f"--data.dataset.root={finished / 'data'}"
+    fit(tmp_path, f"--data.dataset.root={finished / 'data'}", "--data.fraction=0.4")
+    train = TransitionStore.open(tmp_path / "run" / "states" / "train")
+    assert len(train) == 2 * 20
+    model = load_checkpoint(tmp_path / "run" / "diffusion" / "final.ckpt")
+    np.testing.assert_allclose(model.normalizer.mean.numpy(), train.rows.mean(0), rtol=1e-3, atol=1e-4)
+    for name in ("agent", "agent_real_only"):
+        mean = load_checkpoint(tmp_path / "run" / name / "final.ckpt").encoder.mean.numpy()
+        states = train.rows[:, train.spec.fields["observation"]]
+        np.testing.assert_allclose(mean, states.mean(0), rtol=1e-4, atol=1e-5)
+    heldout, same = (folder / "run" / "states" / "heldout" / "rows.npy" for folder in (tmp_path, finished))
+    assert heldout.read_bytes() == same.read_bytes()
+
+
+def test_a_smaller_part_lies_within_a_larger_one(finished, tmp_path):
+    (data,) = (finished / "data").glob("*/*/*")
     whole = TransitionStore.open(finished / "run" / "states" / "train").rows
-    for folder in ("two", "three"):
-        (tmp_path / folder).mkdir()
-    two, episodes = part(tmp_path / "two", root, "--data.fraction=0.4")
-    assert len(two) == 2 * 20
-    assert set(episodes) == {0, 1}
-    rows = {row.tobytes() for row in two.rows}
-    assert rows <= {row.tobytes() for row in whole}
-    three, _ = part(tmp_path / "three", root, "--data.num_real_episodes=3")
-    assert rows < {row.tobytes() for row in three.rows}, "a smaller part lies within a larger one"
-    model = load_checkpoint(tmp_path / "two" / "run" / "diffusion" / "final.ckpt")
-    np.testing.assert_allclose(model.normalizer.mean.numpy(), two.rows.mean(0), rtol=1e-3, atol=1e-4)
-    heldout = TransitionStore.open(tmp_path / "two" / "run" / "states" / "heldout")
-    np.testing.assert_array_equal(
-        heldout.rows, TransitionStore.open(finished / "run" / "states" / "heldout").rows
-    )
-
-
-def test_single_transitions(finished, tmp_path):
-    root = f"--data.dataset.root={finished / 'data'}"
-    store, episodes = part(tmp_path, root, "--data.fraction=0.15", "--data.fraction_of=transitions")
-    assert len(store) == 15
-    assert len(set(episodes)) > 1
+    last = {row.tobytes() for row in whole}
+    for name, subset in (("three", Subset(num_episodes=3)), ("two", Subset(0.4)), ("one", Subset(0.2))):
+        real = stores(tmp_path / name, data, subset)
+        rows = {row.tobytes() for row in TransitionStore.open(real.train).rows}
+        assert rows < last
+        last = rows
+    real = stores(tmp_path / "single", data, Subset(0.15, "transitions"))
+    assert len(TransitionStore.open(real.train)) == 15
+    assert len(read_condition(real.train, "episode").unique()) > 1
 
 
 @pytest.mark.parametrize(
