@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 RUN := $(VENV)/bin/python
 
-.PHONY: quickstart laptop test lint gl clean
+.PHONY: quickstart laptop test notebooks docs lint gl clean
 
 quickstart: $(VENV)/.installed gl  ## the whole of SynthER from pixels, in minutes
 	$(RUN) -m lightning_synther fit --config configs/vd4rl_cheetah.yaml --config configs/scale/quick.yaml
@@ -13,6 +13,12 @@ laptop: $(VENV)/.installed gl  ## the same at a size worth comparing
 
 test: $(VENV)/.installed gl  ## the test suite
 	$(RUN) -m pytest
+
+notebooks: $(VENV)/.installed gl  ## executes notebooks/ at a small size
+	$(RUN) -m pytest -m notebooks
+
+docs: $(VENV)/.installed-docs  ## the documentation site, in site/; a warning is an error
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet
 
 lint: $(VENV)/.installed  ## style, types, import contracts
 	$(VENV)/bin/ruff check .
@@ -26,6 +32,10 @@ $(VENV)/.installed: pyproject.toml
 	$(RUN) -m pip install --quiet --editable '.[test]'
 	touch $@
 
+$(VENV)/.installed-docs: $(VENV)/.installed
+	$(RUN) -m pip install --quiet --editable '.[docs]'
+	touch $@
+
 # dm_control renders off screen through EGL, a system library that no Python package brings.
 gl:
 	@$(PYTHON) -c 'import ctypes, sys; sys.platform != "linux" or ctypes.CDLL("libEGL.so.1")' 2>/dev/null || { \
@@ -34,4 +44,4 @@ gl:
 	  $$SUDO apt-get update -qq && $$SUDO apt-get install -qq -y --no-install-recommends libegl1 libgl1 libgles2; }
 
 clean:
-	rm -rf $(VENV) runs
+	rm -rf $(VENV) runs site

@@ -3,7 +3,7 @@
 An algorithm is written once for the three kinds: it calls ``encoder`` and then the trunks of its actor and
 critic. Pixels have convolutions and trained trunks. Latents were made by a frozen encoder, so the
 encoder is the identity; where that was a `LatentEncoder` a trunk is the range of columns that the frozen trunk wrote,
-behind a `TimmEncoder`, which has none, it trains. States have neither.
+behind another, which has none, it trains. States have neither.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from lightning_synther.errors import ConfigError, DataError
 from lightning_synther.networks.encoders import DrQEncoder, map_shape
-from lightning_synther.networks.frozen import FrozenEncoder, is_timm, make_encoder
+from lightning_synther.networks.frozen import FrozenEncoder, has_trunks, latent_dim, make_encoder
 from lightning_synther.networks.normalizer import StateNormalizer
 from lightning_synther.networks.trunk import AnyTrunk, Columns, Trunk, VectorTrunk, WholeVector
 from lightning_synther.transition import Transition
@@ -67,7 +67,7 @@ class Perception:
         feature_dim = self.settings["feature_dim"]
         if self.observation == "pixels":
             return Trunk(map_shape(self.settings["image_size"]), feature_dim)
-        if is_timm(self.settings["encoder_config"]):
+        if not has_trunks(self.settings["encoder_config"]):
             return VectorTrunk(self.shape[0], feature_dim)
         if critic and not self.settings["encoder_config"]["critic"]:
             raise ConfigError(
@@ -147,11 +147,9 @@ def _latents(
         )
     for name in ("image_size", "frame_stack"):
         _agree(name, argument=given[name], env=env.get(name), encoder=config[name])
-    if is_timm(config):
-        feature_dim, dim = given["feature_dim"] or 50, config["frame_stack"] * config["num_components"]
-    else:
+    dim, feature_dim = latent_dim(config), given["feature_dim"] or 50
+    if has_trunks(config):
         feature_dim = _agree("feature_dim", argument=given["feature_dim"], encoder=config["feature_dim"])
-        dim = feature_dim * (2 if config["critic"] else 1)
     _agree("observation_dim", argument=given["observation_dim"], encoder=dim)
     settings = {name: config[name] for name in ("image_size", "frame_stack")} | {"feature_dim": feature_dim}
     return (dim,), settings | {"observation_dim": dim, "encoder_config": dict(config)}

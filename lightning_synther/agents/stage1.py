@@ -11,7 +11,7 @@ from lightning.pytorch import LightningModule
 
 from lightning_synther.errors import ConfigError
 from lightning_synther.networks.encoders import read_checkpoint
-from lightning_synther.networks.frozen import encoder_config, encoder_from_state, is_timm
+from lightning_synther.networks.frozen import describe_encoder, encoder_config, encoder_from_state, has_trunks
 
 
 def read_stage1(given: dict[str, Any]) -> dict[str, Any]:
@@ -25,9 +25,10 @@ def read_stage1(given: dict[str, Any]) -> dict[str, Any]:
         given["encoder_config"] = encoder_config(checkpoint["hyper_parameters"], checkpoint["state_dict"])
     if given["heads"] == "pretrained" and given["encoder_config"] is None:
         raise ConfigError("heads is 'pretrained', but there is no encoder_checkpoint to take them from")
-    if given["heads"] == "pretrained" and is_timm(given["encoder_config"]):
+    if given["heads"] == "pretrained" and not has_trunks(given["encoder_config"]):
         raise ConfigError(
-            "heads is 'pretrained', but the encoder is a timm backbone, which has none: give 'new'"
+            f"heads is 'pretrained', but the encoder is {describe_encoder(given['encoder_config'])}, which has none: "
+            "give 'new'"
         )
     return checkpoint
 

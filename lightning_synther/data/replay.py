@@ -37,6 +37,14 @@ class PixelReplay:
         gamma: discount of one step.
         pad: largest shift in pixels; an unshifted frame lies at (pad, pad).
         subset: numbers of the episodes to draw from; all by default.
+
+    >>> rng = np.random.default_rng(0)
+    >>> rows = {"reward": rng.random(20).astype(np.float32), "discount": np.ones(20, np.float32)}
+    >>> frames = rng.integers(256, size=(20, 3, 84, 84)).astype(np.uint8)
+    >>> two = Episodes(frames, np.zeros((20, 6), np.float32), **rows, lengths=np.array([10, 10]))
+    >>> replay = PixelReplay(two, frame_stack=3, n_step=3)
+    >>> len(replay), replay.sample(32, rng).observation.shape
+    (14, torch.Size([32, 9, 84, 84]))
     """
 
     def __init__(

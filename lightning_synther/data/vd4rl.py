@@ -64,6 +64,13 @@ def load_vd4rl(
     Raises:
         DataError: the folder is missing or empty, or a file is damaged, foreign, or of another image size.
         ConfigError: ``max_episodes`` is less than one.
+
+    >>> from lightning_synther import collect
+    >>> short = {"image_size": 64, "time_limit": 0.2, "num_workers": 0, "progress": False}
+    >>> folder = collect("cartpole_swingup", root="filmed", episodes=2, **short)
+    >>> episodes = load_vd4rl(folder, image_size=64)
+    >>> episodes.frames.shape, episodes.lengths
+    ((22, 3, 64, 64), array([11, 11]))
     """
     if max_episodes is not None and max_episodes < 1:
         raise ConfigError(f"max_episodes is {max_episodes}: give 1 or more, or None for all")

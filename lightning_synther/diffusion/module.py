@@ -89,6 +89,13 @@ class LatentDiffusion(LightningModule):
         sampling_batch_size: rows denoised together; part of what a seed means.
         sampling_dtype: precision of the network while sampling; None follows the Trainer's autocast.
         log_every_n_updates: gradient updates between two logged training metrics.
+
+    >>> spec = TransitionSpec(observation_dim=3, action_dim=1, discount=0.99)
+    >>> model = LatentDiffusion(spec=spec.to_dict(), width=32, num_layers=1, num_sampling_steps=4)
+    >>> model.fit_normalizer(torch.rand(100, spec.dim))  # a Trainer does so itself
+    >>> rows = model.sample(16, seed=0)  # after training, that is
+    >>> spec.unflatten(rows).action.shape
+    torch.Size([16, 1])
     """
 
     data_sigmas: Tensor

@@ -56,6 +56,11 @@ def run_episodes(
     """`rollout` of a policy over tensors, without gradients; ``options`` are those of `rollout`.
 
     ``act`` maps observations (n, ...) on ``device`` to actions (n, A).
+
+    >>> env = {"task": "cartpole_swingup", "observation": "states", "time_limit": 0.5}
+    >>> still = lambda states: torch.zeros(len(states), 1)
+    >>> [result.length for result in run_episodes(still, env, seeds=[0, 1], num_workers=0, progress=False)]
+    [25, 25]
     """
     config = EnvConfig.from_dict(config) if isinstance(config, dict) else config
 

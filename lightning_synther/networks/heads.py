@@ -100,7 +100,7 @@ class MLP(nn.Sequential):
         return not plain and x.device.type == "cpu" and x.dim() in self._dims
 
     def _as_one_function(self, x: Tensor) -> Tensor:
-        parameters: list[Any] = [p for layer in self._modules.values() for p in layer._parameters.values()]  # type: ignore[union-attr]
+        parameters: list[Any] = [p for layer in self._modules.values() for p in layer._parameters.values()]
         if not torch.is_autocast_enabled("cpu"):
             return perceptron(x, parameters, self._layer_norm, parameters[0].dtype)
         torch.set_autocast_enabled("cpu", False)  # cheaper than the context manager, several times an update

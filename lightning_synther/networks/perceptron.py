@@ -40,7 +40,7 @@ def perceptron(x: Tensor, parameters: Sequence[Tensor], layer_norm: bool, dtype:
     Returns (B, out), or (E, B, out). It can be differentiated once: a gradient with ``create_graph`` is a RuntimeError.
     """
     if torch.is_grad_enabled() and (x.requires_grad or any(p.requires_grad for p in parameters)):
-        result: Tensor = _Perceptron.apply(x, layer_norm, dtype, *parameters)  # type: ignore[no-untyped-call]
+        result: Tensor = _Perceptron.apply(x, layer_norm, dtype, *parameters)
         return result
     return _forward(x, parameters, layer_norm, dtype)[0]
 
@@ -56,7 +56,8 @@ def _forward(
     saved = []
     for start in range(0, len(hidden), size):
         weight, bias = hidden[start].to(dtype), hidden[start + 1].to(dtype)
-        y, normed = _affine(h, weight, bias), []
+        y = _affine(h, weight, bias)
+        normed: list[tuple[Tensor, Tensor, Tensor]] = []
         if layer_norm:
             y, normed = _norm(y, *hidden[start + 2 : start + 4])
         else:
@@ -97,7 +98,7 @@ class _Perceptron(torch.autograd.Function):
         return y
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         if (
             torch.is_grad_enabled()
         ):  # once_differentiable would leave the second derivative out of a sum without a word

@@ -68,6 +68,10 @@ def collect(
         ConfigError: a setting that cannot be honoured, or a folder that holds other files.
         DataError: an unreadable policy file or record.
         BackendError: no OpenGL, or no room left on the disk; what is finished is kept.
+
+    >>> short = {"image_size": 64, "time_limit": 0.2, "num_workers": 0, "progress": False}
+    >>> collect("cartpole_swingup", "expert", root="filmed", episodes=2, **short).as_posix()
+    'filmed/main/cartpole_swingup/expert/64px'
     """
     _check_counts(episodes, transitions, num_workers)
     config = EnvConfig(task, "pixels", image_size, 1, action_repeat, time_limit)

@@ -58,10 +58,11 @@ class OnlinePixelReplay:
         self.frame_stack, self.n_step, self.gamma, self.pad = frame_stack, n_step, gamma, pad
         side = image_size + 2 * pad
         shapes = {"frames": ((3, side, side), torch.uint8), "numbers": ((action_dim + 3,), torch.float64)}
-        self._files = {
-            name: RowFile(path / f"{name}.rows", num_rows, *kind)
-            for name, kind in (shapes.items() if path is not None else ())
-        }
+        self._files: dict[str, RowFile] = {}
+        if path is not None:
+            self._files = {
+                name: RowFile(path / f"{name}.rows", num_rows, *kind) for name, kind in shapes.items()
+            }
         self._rows = {
             name: self._files[name].rows if path is not None else torch.zeros(num_rows, *shape, dtype=dtype)
             for name, (shape, dtype) in shapes.items()

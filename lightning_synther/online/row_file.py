@@ -34,7 +34,7 @@ class RowFile:
         """Put ``rows`` (n, *shape) at row ``first`` and after; `BackendError` on a full disk."""
         if not len(rows):
             return
-        data = memoryview(rows.contiguous().numpy()).cast("B")
+        data = memoryview(rows.contiguous().numpy().data).cast("B")
         offset = first * self._row_bytes
         with full_disk_is_one_sentence(self.path, "free some and run the same command again"):
             while data:

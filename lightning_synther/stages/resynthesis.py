@@ -132,7 +132,7 @@ class Resynthesis:
         return self.factory.run_dir / self._name(num_steps) / "store"
 
     def _stage(self, num_steps: int, rows: Tensor, spec: TransitionSpec, previous: int | None) -> Stage:
-        digest = hashlib.blake2b(memoryview(rows.contiguous().numpy()).cast("B"), digest_size=8).hexdigest()
+        digest = hashlib.blake2b(rows.contiguous().numpy().data.cast("B"), digest_size=8).hexdigest()
         inputs = {**self.inputs(), "rows": digest, "spec": spec.to_dict(), "seed": self.factory.seed}
         if self.config.start == "warm":
             inputs["previous"] = previous

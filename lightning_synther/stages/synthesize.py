@@ -74,6 +74,7 @@ def synthesize(
 
     The random generators of the calling program are left as they were.
 
+    >>> import numpy as np
     >>> rng = np.random.default_rng(0)
     >>> states = rng.normal(size=(500, 3)).astype(np.float32)
     >>> actions = rng.uniform(-1, 1, size=(500, 1)).astype(np.float32)

@@ -102,6 +102,9 @@ def decode(decoder: LatentDecoder | str | Path, latents: Tensor | NDArray[np.flo
     """Frames (B, 3, S, S) uint8 of latents (B, O), by a decoder or the path of its checkpoint.
 
     Raises `DataError` for a file that holds no decoder, and for latents of another size.
+
+    >>> decode(LatentDecoder(latent_dim=50), torch.zeros(2, 50)).shape
+    torch.Size([2, 3, 84, 84])
     """
     return (decoder if isinstance(decoder, LatentDecoder) else load_decoder(decoder)).decode(latents)
 
@@ -172,7 +175,8 @@ def decoded_figure(
     Args:
         decoder: of these latents.
         replay: where the frames are; transition i of it made the rows i * views ... of ``real``.
-        real, synthetic: rows (N, D) of ``spec``.
+        real: rows (N, D) of ``spec``.
+        synthetic: rows (M, D) of ``spec``.
         views: latent copies of each real transition.
         count: transitions shown of each kind.
         seed: of the choice.

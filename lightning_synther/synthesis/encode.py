@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -62,6 +63,15 @@ def encode_dataset(
             not encoded again.
 
     Raises `ConfigError` for several views without shift, `DataError` for discounts that a row cannot hold.
+
+    >>> from lightning_synther import LatentEncoder, PixelReplay, collect, load_vd4rl
+    >>> short = {"image_size": 64, "time_limit": 0.2, "num_workers": 0, "progress": False}
+    >>> folder = collect("cartpole_swingup", root="filmed", episodes=2, **short)
+    >>> replay = PixelReplay(load_vd4rl(folder, image_size=64), n_step=3)
+    >>> encoder = LatentEncoder(image_size=64, critic=False)  # of an agent: LatentEncoder.from_agent(agent)
+    >>> store = encode_dataset(replay, encoder, "latents")
+    >>> len(store), store.spec.dim
+    (16, 102)
     """
     if views < 1 or (views > 1 and not shift):
         raise ConfigError(
@@ -134,7 +144,8 @@ class _ChunkEncoder:
         self.replay, self.encoder, self.views, self.shift = replay, encoder, views, shift
         self.batch_size, self.seed = batch_size, seed
         self.features = features
-        self.device = next(encoder.parameters()).device
+        # An encoder of one's own may have nothing to be on a device.
+        self.device = next(chain(encoder.parameters(), encoder.buffers()), torch.empty(0)).device
 
     def encode(self, chunk: int) -> Transition:
         """Latent transitions of one chunk, on the CPU."""

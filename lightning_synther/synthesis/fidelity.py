@@ -75,6 +75,13 @@ def fidelity(
     memorises: then there are neither floors nor `Novelty`.
 
     Raises `DataError` for rows of another spec, with values that are not finite, or fewer than two.
+
+    >>> spec = TransitionSpec(observation_dim=3, action_dim=1, discount=0.99)
+    >>> normals = torch.randn(3, 1000, spec.dim, generator=torch.Generator().manual_seed(0))
+    >>> real, heldout, synthetic = normals[0], normals[1], 1.5 * normals[2]
+    >>> result = fidelity(real, synthetic, heldout, spec)
+    >>> result.scores["ks_mean"] > 2 * result.scores["ks_mean_floor"]
+    True
     """
     train = subsample(real, min(max_rows, len(real)), spec, seed)
     fake = subsample(synthetic, min(len(train), len(synthetic)), spec, seed)

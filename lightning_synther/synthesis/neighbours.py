@@ -50,7 +50,8 @@ def neighbour_figure(
 
     Args:
         replay: where the frames are; transition i of it made the rows i * views ... of ``real``.
-        real, synthetic: rows (N, D) of ``spec``.
+        real: rows (N, D) of ``spec``.
+        synthetic: rows (M, D) of ``spec``.
         views: latent copies of each real transition.
         count: transitions shown of each kind.
         seed: of the choice.

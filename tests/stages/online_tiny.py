@@ -55,9 +55,10 @@ def measured(run_dir: Path) -> dict[str, Any]:
 
 
 def scalars(run_dir: Path, tag: str, folder: str = "agent") -> dict[int, float]:
-    """The values of a TensorBoard tag by step; the last one where a step was logged again."""
+    """The values of a TensorBoard tag, without its stage, by step; the last one where a step was logged again."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     events = EventAccumulator(str(run_dir / "tensorboard" / folder))
     events.Reload()
-    return {event.step: event.value for event in events.Scalars(tag)}
+    [name] = [name for name in events.Tags()["scalars"] if f"/{name}".endswith(f"/{tag}")]
+    return {event.step: event.value for event in events.Scalars(name)}
