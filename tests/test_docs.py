@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from lightning_synther.__main__ import main
-from tests.stages.tiny import collect_pixels, fit
+from lightning_synther.online.collect import collect
+from tests.stages.tiny import fit
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -67,9 +68,10 @@ def test_a_new_agent(folder, caplog):
 def test_a_new_encoder(folder, capsys):
     follow("A new encoder", folder)
     assert "torch.Size([2, 1])" in capsys.readouterr().out
-    collect_pixels(folder / "data")
+    collect("cartpole_swingup", root="data", episodes=6, image_size=64, num_workers=0, time_limit=0.5)
     short = [
         "--encoder.checkpoint=my_encoder.ckpt",
+        "--data.dataset.time_limit=0.5",
         "--comparison.real_only=false",
         "--evaluation.episodes=1",
     ]

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_synther.errors import DataError
+from lightning_synther.evaluation.figures import TITLE
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,6 +20,7 @@ def frames_figure(
     strips: Mapping[str, NDArray[np.uint8] | Tensor],
     titles: Sequence[str] | None = None,
     frame_size: float = 1.2,
+    heading: str = "",
 ) -> Figure:
     """Strips of frames below each other, each with its name on the left.
 
@@ -26,6 +28,7 @@ def frames_figure(
         strips: by name, frames (N, 3, H, W) uint8, or stacks (N, 3 * k, H, W), of which the newest frame is shown.
         titles: of the columns.
         frame_size: inches a side of a frame.
+        heading: what there is to see, above all of it.
 
     Raises `DataError` for what is no frames, and for strips or titles of different lengths.
 
@@ -43,8 +46,11 @@ def frames_figure(
     if len(set(lengths.values())) != 1:
         raise DataError(f"strips have different lengths, {lengths}: give equally many frames to each")
     count = next(iter(lengths.values()))
-    size = (frame_size * count, (frame_size * 1.04) * len(arrays) + (0.3 if titles else 0.0))
+    extra = (0.3 if titles else 0.0) + (0.25 + 0.2 * heading.count("\n") if heading else 0.0)
+    size = (frame_size * count, 1.04 * frame_size * len(arrays) + extra)
     figure = Figure(figsize=size, layout="constrained")
+    if heading:
+        figure.suptitle(heading, fontsize=TITLE)
     axes = figure.subplots(len(arrays), count, squeeze=False)
     for row, (name, frames) in zip(axes, arrays.items(), strict=True):
         for axis, frame in zip(row, frames, strict=True):

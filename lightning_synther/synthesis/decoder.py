@@ -13,11 +13,11 @@ from lightning.pytorch import LightningModule
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_synther.data.pictures import frames_figure
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.data.updates import UpdateData
 from lightning_synther.diffusion.statistics import ColumnStatistics
 from lightning_synther.errors import DataError
-from lightning_synther.evaluation.figures import new_figure
 from lightning_synther.networks.decoder import FrameDecoder
 from lightning_synther.networks.encoders import read_checkpoint
 from lightning_synther.seeding import derive_seed
@@ -195,17 +195,8 @@ def decoded_figure(
         label = "decoded" if kind == "real" else "synthetic"
         strips[f"{label} s"] = decoder.decode(rows[:, spec.fields["observation"]])
         strips[f"{label} s'"] = decoder.decode(rows[:, spec.fields["next_observation"]])
-    title = "Decoded synthetic latents\nas sharp as decoded real ones, and each s' should follow from s"
-    figure = new_figure(1.2 * count, 1.3 * len(strips) + 0.5, title)
-    for row, (label, frames) in zip(
-        figure.subplots(len(strips), count, squeeze=False), strips.items(), strict=True
-    ):
-        for axis, frame in zip(row, frames.permute(0, 2, 3, 1).numpy(), strict=True):
-            axis.imshow(frame)
-            axis.set_xticks([])
-            axis.set_yticks([])
-        row[0].set_ylabel(label, fontsize=9)
-    return figure
+    heading = "Decoded synthetic latents\nas sharp as decoded real ones, and each s' should follow from s"
+    return frames_figure(strips, heading=heading)
 
 
 def psnr(decoder: LatentDecoder, pairs: Pairs) -> float:

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lightning_synther.evaluation.figures import new_figure
+from lightning_synther.data.pictures import frames_figure
 from lightning_synther.seeding import derive_seed
 from lightning_synther.transition import TransitionSpec
 
@@ -71,14 +71,7 @@ def neighbour_figure(
         "synthetic s": replay.observation_rows[found["observation"]],
         "synthetic s'": replay.next_rows[found["next_observation"]],
     }
-    title = "Synthetic latents as their nearest real frames\neach s' should follow from the s above it"
-    figure = new_figure(1.2 * count, 5.6, title)
-    axes = figure.subplots(len(strips), count, squeeze=False)
-    for row, (label, rows) in zip(axes, strips.items(), strict=True):
-        frames = replay.frames_at(rows)[:, -3:].permute(0, 2, 3, 1).numpy()
-        for axis, frame in zip(row, frames, strict=True):
-            axis.imshow(frame)
-            axis.set_xticks([])
-            axis.set_yticks([])
-        row[0].set_ylabel(label, fontsize=9)
-    return figure
+    return frames_figure(
+        {label: replay.frames_at(rows) for label, rows in strips.items()},
+        heading="Synthetic latents as their nearest real frames\neach s' should follow from the s above it",
+    )
