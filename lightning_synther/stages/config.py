@@ -132,8 +132,8 @@ class MonitorConfig:
     """How the diffusion model's samples are watched while it trains.
 
     Args:
-        num_transitions: transitions sampled at every validation and compared with the real ones, on rank zero
-            (0: none). They never change the training.
+        num_transitions: transitions sampled at a validation and compared with the real ones, on rank zero (0: none):
+            at the first, then as often as 3 % of the training's time allow. They never change the training.
     """
 
     num_transitions: int = 1_000

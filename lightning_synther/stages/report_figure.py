@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_synther.data.inspection_figure import save_png
-from lightning_synther.stages.report import ARMS, Aggregate, Group, aggregate, describe_label
+from lightning_synther.stages.run_scores import ARMS, Aggregate, Group, aggregate, describe_label
 
 #: Colours of Okabe and Ito, which colour-blind readers tell apart.
 COLORS = {"agent": "#0072B2", "real_only": "#E69F00", "synthetic_only": "#009E73"}

@@ -66,7 +66,8 @@ class TrainerFactory:
 
     def logger(self, stage: str) -> SectionLogger:
         """TensorBoard logger of one stage; agents share a section, in which their curves lie over each other."""
-        section = "agent" if stage.startswith(("agent", "evaluation")) else stage
+        name = stage.split("/")[1] if "/" in stage else stage  # as in agent/resynthesis/00010000
+        section = "agent" if name.startswith(("agent", "evaluation")) else name
         return SectionLogger(self.run_dir, TENSORBOARD, stage, section)
 
     def callbacks(self, stage: Stage, checkpoint_every: int, keep_every: int = 0) -> list[Callback]:

@@ -16,13 +16,13 @@ from PIL import Image
 from scipy.stats import trim_mean
 
 from lightning_synther.__main__ import main
-from lightning_synther.stages.report import (
+from lightning_synther.stages.report import table
+from lightning_synther.stages.run_scores import (
     find_runs,
     group_runs,
     interquartile_mean,
     read_run,
     stratified_interval,
-    table,
 )
 
 

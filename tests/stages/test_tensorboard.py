@@ -30,6 +30,7 @@ from lightning_synther.stages.synthesis import judge
 from lightning_synther.stages.training import TrainerFactory
 from lightning_synther.transition import TransitionSpec
 from tests.agents.tiny import ACTION_DIM, loader, trainer
+from tests.stages.online_tiny import arguments as online_arguments
 from tests.stages.tiny import CONFIGS, fit, main
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -43,8 +44,9 @@ PLACEHOLDERS = {
     "field": "(observation|action|reward|next_observation|terminal)",
     "versus": "(_floor|_train|)",
     "floor": "(_floor|)",
-    "score": "[a-z_]+",
+    "score": "[a-z_0-9]+",
     "arm": "(real_only|synthetic_only)",
+    "any": "[a-z_]+",
 }
 
 
@@ -114,13 +116,19 @@ def logged_by(cls: type[agents.Agent], settings: dict[str, Any]) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def written(everything, online) -> set[str]:
+def resynthesised(tmp_path_factory) -> Path:
+    """An online run with synthetic transitions."""
+    folder = tmp_path_factory.mktemp("resynthesised")
+    assert main(online_arguments(folder)) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def written(everything, online, resynthesised) -> set[str]:
     """All tags: of the runs, and of every algorithm in the section `agent`."""
-    tags = {
-        tag
-        for folder in (*(everything / "tensorboard").iterdir(), *(online / "tensorboard").iterdir())
-        for tag in tags_of(folder)
-    }
+    runs = (everything, online, resynthesised)
+    folders = {path.parent for run in runs for path in (run / "tensorboard").rglob("events.*")}
+    tags = {tag for folder in folders for tag in tags_of(folder)}
     return tags | {f"agent/{name}" for case in ALGORITHMS for name in logged_by(*case)}
 
 
