@@ -40,10 +40,11 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class RunScores:
-    """One run: its settings (dotted keys, without seeds), its task, its seed, and a score for each arm."""
+    """One run: its settings (dotted keys), without its seeds, which are apart; its task; a score for each arm."""
 
     path: Path
     settings: dict[str, Any]
+    seeds: dict[str, Any]
     task: str
     seed: int
     scores: dict[str, float]
@@ -117,7 +118,8 @@ def read_run(path: Path, metric: str) -> RunScores:
     flat = flatten_inputs(config)
     task = next((str(v) for k, v in flat.items() if k.endswith(TASKS)), "")
     settings = {key: value for key, value in flat.items() if not _is_incidental(key)}
-    return RunScores(path, settings, task, int(summary.get("seed", 0)), scores)
+    seeds = {key: value for key, value in flat.items() if key.endswith("seed") or key == "seed_everything"}
+    return RunScores(path, settings, seeds, task, int(summary.get("seed", 0)), scores)
 
 
 def _is_incidental(key: str) -> bool:
@@ -131,7 +133,7 @@ def _is_incidental(key: str) -> bool:
 
 
 def group_runs(runs: Iterable[RunScores]) -> list[Group]:
-    """Groups in order of their labels; `ConfigError` where a group holds the same seed of a task twice."""
+    """Groups in order of their labels; `ConfigError` where a group holds the same seeds of a task twice."""
     groups: dict[str, Group] = {}
     for run in runs:
         groups.setdefault(json.dumps(run.settings, sort_keys=True, default=str), Group({})).runs.append(run)
@@ -140,12 +142,13 @@ def group_runs(runs: Iterable[RunScores]) -> list[Group]:
     differing = [key for key in keys if len({repr(group.runs[0].settings.get(key)) for group in found}) > 1]
     for group in found:
         group.label = {key: group.runs[0].settings.get(key) for key in differing}
-        seen: dict[tuple[str, int], Path] = {}
+        seen: dict[tuple[str, str], Path] = {}
         for run in group.runs:
-            other = seen.setdefault((run.task, run.seed), run.path)
+            other = seen.setdefault((run.task, json.dumps(run.seeds, sort_keys=True)), run.path)
             if other != run.path:
                 raise ConfigError(
-                    f"{other} and {run.path} are the same run, seed {run.seed} of one config: leave one of them out"
+                    f"{other} and {run.path} are the same run, all seeds of one config (seed_everything {run.seed}): "
+                    "leave one of them out"
                 )
     return sorted(found, key=lambda group: [_sortable(value) for value in group.label.values()])
 
@@ -193,9 +196,21 @@ def aggregate(group: Group, arm: str) -> Aggregate | None:
 
 
 def describe_label(label: Mapping[str, Any]) -> str:
-    """The settings of a group in words, the shortest unambiguous end of every key."""
-    return ", ".join(f"{_short(key)}={value}" for key, value in label.items())
+    """The settings of a group in words, of every key the shortest end that no other key has."""
+    names = short_names(list(label))
+    return ", ".join(f"{names[key]}={value}" for key, value in label.items())
 
 
-def _short(key: str) -> str:
-    return ".".join(part for part in key.split(".")[-2:] if part != "init_args")
+def short_names(keys: Sequence[str]) -> dict[str, str]:
+    """For each dotted key its last parts, as few as tell it from the others; ``init_args`` is never one of them.
+
+    >>> short_names(["model.init_args.lr", "encoder.model.init_args.lr", "data.seed"])
+    {'model.init_args.lr': 'model.lr', 'encoder.model.init_args.lr': 'encoder.model.lr', 'data.seed': 'seed'}
+    """
+    parts = {key: [part for part in key.split(".") if part != "init_args"] for key in keys}
+    names = {}
+    for key, own in parts.items():
+        others = [other for name, other in parts.items() if name != key]
+        lengths = (n for n in range(1, len(own) + 1) if all(other[-n:] != own[-n:] for other in others))
+        names[key] = ".".join(own[-next(lengths, len(own)) :])
+    return names

@@ -22,6 +22,7 @@ from lightning_synther.stages.run_scores import (
     group_runs,
     interquartile_mean,
     read_run,
+    short_names,
     stratified_interval,
 )
 
@@ -91,6 +92,21 @@ def test_tasks_are_strata_not_groups(tmp_path: Path) -> None:
     assert "| 6 | 2 |" in table([group], "return_mean")
 
 
+def test_any_seed_makes_another_run(tmp_path: Path) -> None:
+    for number in range(2):
+        path = write_run(tmp_path / str(number), 0, agent=float(number))
+        config = yaml.safe_load((path / "config.yaml").read_text())
+        config["data"]["init_args"]["fraction_seed"] = number
+        (path / "config.yaml").write_text(yaml.safe_dump(config))
+    (group,) = groups_of(tmp_path)
+    assert group.scores("agent")[0].tolist() == [0, 1]
+
+
+def test_names_of_settings_are_as_short_as_can_be_told_apart() -> None:
+    keys = ["model.init_args.hidden_dim", "encoder.model.init_args.hidden_dim", "encoder.training.max_steps"]
+    assert list(short_names(keys).values()) == ["model.hidden_dim", "encoder.model.hidden_dim", "max_steps"]
+
+
 def test_known_interquartile_mean() -> None:
     assert interquartile_mean([np.array([0.0, 1, 2, 1000])]) == 1.5
     assert interquartile_mean([np.array([0.0, 1]), np.array([2.0, 1000])]) == 1.5
@@ -121,8 +137,8 @@ def test_the_command_prints_a_table_and_writes_figures_and_a_plot(
     words = ["report", *map(str, sorted(sweep.glob("*_*"))), f"--plot={plot}", f"--output={output}"]
     assert main(words) == 0
     printed = capsys.readouterr().out
-    assert "| dataset.num_episodes=2 | agent | 201.5 | " in printed
-    assert "| dataset.num_episodes=20 | real only | 1951.5 | " in printed
+    assert "| num_episodes=2 | agent | 201.5 | " in printed
+    assert "| num_episodes=20 | real only | 1951.5 | " in printed
     rows = json.loads(output.read_text())["groups"]
     assert rows[1]["arms"]["synthetic_only"]["iqm"] == 1.0
     assert rows[1]["seeds"] == [0, 1, 2, 3]
@@ -152,7 +168,7 @@ def test_mistakes_are_one_sentence(tmp_path: Path, capsys: Any) -> None:
     for words, sentence in (
         ([str(tmp_path / "no")], "is not a folder"),
         ([str(tmp_path / "empty")], "holds no summary.json"),
-        ([str(tmp_path)], "are the same run, seed 0 of one config"),
+        ([str(tmp_path)], "are the same run, all seeds of one config (seed_everything 0)"),
         ([str(run), "--metric=retrun"], "has no retrun: there are return_mean, normalized_score"),
         ([str(run), "--plot=figure.pdf"], "give the name of a .png file"),
     ):
