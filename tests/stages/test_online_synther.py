@@ -74,11 +74,9 @@ def test_killed_anywhere_and_started_again_it_ends_the_same(whole, tmp_path):
     assert status == 0, said
     interrupted, uninterrupted = measured(tmp_path / "run"), measured(whole)
     assert interrupted["return"] == uninterrupted["return"]
+    # A regression's last digit depends on the threads of the process that solves it.
     pairs = zip(interrupted["resyntheses"], uninterrupted["resyntheses"], strict=True)
-    for (
-        ours,
-        theirs,
-    ) in pairs:  # a regression's last digit depends on the threads of the process that solves it
+    for ours, theirs in pairs:
         assert ours == pytest.approx(theirs, rel=1e-9)
     final, other = (load_checkpoint(path / "agent" / "final.ckpt") for path in (whole, tmp_path / "run"))
     assert all(torch.equal(a, b) for a, b in zip(final.parameters(), other.parameters(), strict=True))
