@@ -42,7 +42,7 @@ def convert(
             vd4rl/<task>/<policy>-v0; for V-D4RL the root, which gets main/<task>/<policy>/<84px|64px>.
         task: dm_control task (default: by the source's folders); for OGBench the data set of a single task, as in
             visual-cube-single-play-singletask-v0.
-        policy: kind of the data (default: by the source's folders).
+        policy: kind of the data (default: by the source's folders; for OGBench by the name of the data set).
         progress: show a bar, or where there is no terminal, a line now and then.
 
     Raises:
@@ -56,7 +56,7 @@ def convert(
     if path.suffix == ".npz" and _is_ogbench(path):
         from lightning_synther.data.ogbench_pixels import to_pixels
 
-        return to_pixels(path, Path(destination), task or path.stem, progress)
+        return to_pixels(path, Path(destination), task or path.stem, policy, progress)
     import_library("minari", "converting")
     data = dataset_folder(path)
     if data is None:

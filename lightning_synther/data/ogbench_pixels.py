@@ -23,12 +23,12 @@ from lightning_synther.progress import Progress
 SIZE = 64
 
 
-def to_pixels(path: Path, root: Path, name: str, progress: bool = False) -> Path:
-    """Write the file ``path`` as the data set ``main/ogbench:<environment>/<kind>/64px`` below ``root``.
+def to_pixels(path: Path, root: Path, name: str, policy: str | None = None, progress: bool = False) -> Path:
+    """Write the file ``path`` as the data set ``main/ogbench:<environment>/<policy>/64px`` below ``root``.
 
-    ``name`` is the data set's with its task, as in ``visual-cube-single-play-singletask-v0``. The images of the file
-    are held in memory. Raises `ConfigError` for a name without a single task, `DataError` for a file that holds no
-    images of 64 x 64 or lacks what its task needs.
+    ``name`` is the data set's with its task, as in ``visual-cube-single-play-singletask-v0``, and says the kind of the
+    data, here ``play``, unless ``policy`` does. The images of the file are held in memory. Raises `ConfigError` for a
+    name without a single task, `DataError` for a file that holds no images of 64 x 64 or lacks what its task needs.
     """
     words = name.split("-")
     if "singletask" not in words:
@@ -37,7 +37,8 @@ def to_pixels(path: Path, root: Path, name: str, progress: bool = False) -> Path
             f"{'-'.join([*words[:-1], 'singletask', words[-1]])}"
         )
     env_name = parse_name(name)[1]
-    target = dataset_dir(root, f"ogbench:{env_name}", words[words.index("singletask") - 1], SIZE)
+    kind = policy or words[words.index("singletask") - 1]
+    target = dataset_dir(root, f"ogbench:{env_name}", kind, SIZE)
     require_absent(target)
     arrays = _read(path)
     # The rows that end a trajectory are relabelled too: their rewards are not used, their actions lead nowhere.

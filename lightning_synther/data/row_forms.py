@@ -14,6 +14,16 @@ from lightning_synther.data.state_dataset import StateDataset
 from lightning_synther.errors import DataError
 from lightning_synther.transition import Transition, TransitionSpec
 
+ARRAYS = (
+    "observations",
+    "actions",
+    "rewards",
+    "terminals",
+    "timeouts",
+    "next_observations",
+    "episodes",
+)
+BESIDE = ("infos", "metadata")  # groups of D4RL's files, which are left alone
 #: A dataset of states, a batch of arrays or tensors, or arrays with D4RL's names.
 Transitions = StateDataset | Transition | Mapping[str, ArrayLike]
 
@@ -21,7 +31,7 @@ Transitions = StateDataset | Transition | Mapping[str, ArrayLike]
 def flat_rows(transitions: Transitions, gamma: float = 0.99) -> tuple[TransitionSpec, Tensor]:
     """Rows (N, D) and their layout; a `Transition` brings its own discount.
 
-    Raises `DataError` for shapes that do not fit, several discounts, and numbers that are not finite.
+    Raises `DataError` for unknown arrays, shapes that do not fit, several discounts, and numbers that are not finite.
     """
     if isinstance(transitions, Transition):
         parts = Transition(*(torch.as_tensor(np.asarray(part), dtype=torch.float32) for part in transitions))
@@ -38,8 +48,15 @@ def flat_rows(transitions: Transitions, gamma: float = 0.99) -> tuple[Transition
 
 
 def _known(arrays: Mapping[str, ArrayLike]) -> dict[str, Any]:
-    known = ("observations", "actions", "rewards", "terminals", "timeouts", "next_observations")
-    return {name: arrays.get(name) for name in known}
+    """The arrays that `StateDataset.from_arrays` takes; raises `DataError` for another name."""
+    unknown = [name for name in arrays if name not in ARRAYS and name.split("/")[0] not in BESIDE]
+    if unknown:
+        raise DataError(
+            f"the transitions have {', '.join(unknown)}, which mean nothing here: give arrays called "
+            f"{', '.join(ARRAYS)}"
+        )
+    needed = dict.fromkeys(ARRAYS[:4])  # from_arrays says which of them are missing
+    return needed | {name: values for name, values in arrays.items() if name in ARRAYS}
 
 
 def _spec_of(parts: Transition) -> TransitionSpec:

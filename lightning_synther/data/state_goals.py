@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_synther.data.state_dataset import StateDataset
 from lightning_synther.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class GoalDataset(StateDataset):
+    """Transitions with goals by `with_goals`; a part of them gets goals anew, of its own states alone.
+
+    So no held-out or excluded state is a goal in training. In a part of the transitions (not of the episodes), a
+    trajectory's later states are those that are in the part.
+
+    Attributes:
+        mixture: arguments of `with_goals` by which goals are chosen.
+    """
+
+    mixture: tuple[float, float, float, int] = (0.2, 0.5, 0.99, 0)
+
+    def _selected(self, index: NDArray[np.int64]) -> StateDataset:
+        part = super()._selected(index)
+        size = part.observation.shape[1] // 2  # the other half is the goal
+        states, following = part.observation[:, :size], part.next_observation[:, :size]
+        chosen = with_goals(states, following, part.episode, *self.mixture)
+        return replace(
+            part,
+            observation=chosen["observations"],
+            next_observation=chosen["next_observations"],
+            reward=chosen["rewards"][:, None],
+            terminal=chosen["terminals"][:, None],
+        )
 
 
 def with_goals(

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike, NDArray
 from lightning_synther.data.hdf5 import opened
 from lightning_synther.data.state_dataset import StateDataset
 from lightning_synther.errors import DataError
-from lightning_synther.evaluation.references import D4RL, d4rl_family
+from lightning_synther.evaluation.references import D4RL, d4rl_family, is_of_family
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +30,9 @@ ENVIRONMENTS = {
     "walker2d": (17, "gymnasium:Walker2d-v4"),
     "ant": (27, "gymnasium:Ant-v4"),
 }
+ANT_WITH_CONTACT_FORCES = (
+    111  # observations of the published files of ant, which no present environment gives
+)
 LOCOMOTION_STEPS = 1000  # D4RL's time limit of these
 
 
@@ -50,7 +53,8 @@ def load(
     """The transitions of one file.
 
     Its name says the family (``hopper_medium-v2.hdf5``): reference scores, and for locomotion the environment and
-    the time limit, are D4RL's where they are not given.
+    the time limit, are D4RL's where they are not given. With an ``env`` that is not Gymnasium's of that family, or
+    locomotion of another size, the name says nothing.
 
     Args:
         path: the file.
@@ -89,15 +93,17 @@ def read_arrays(path: str, file: Mapping[str, Any]) -> dict[str, Any]:
 
 def by_name(path: str, observations: NDArray[Any], settings: Mapping[str, Any]) -> dict[str, Any]:
     """``settings`` of a D4RL file, completed with what its name says."""
-    family = d4rl_family(Path(path).stem)
-    if family is None:
+    family, env = d4rl_family(Path(path).stem), settings["env"]
+    given = env.get("task", "") if isinstance(env, Mapping) else env
+    if family is None or (given is not None and not is_of_family(given, family)):
         return dict(settings)
-    size, task = ENVIRONMENTS.get(family, (0, ""))
     said: dict[str, Any] = {"reference_scores": D4RL[family]}
-    if task:
+    if family in ENVIRONMENTS:
+        (size, task), found = ENVIRONMENTS[family], np.shape(observations)[1:]
+        if found != (size,) and (family, found) != ("ant", (ANT_WITH_CONTACT_FORCES,)):
+            return dict(settings)  # dm_control's hopper and such
         said["max_episode_steps"] = LOCOMOTION_STEPS
-    if np.shape(observations)[1:] == (size,):
-        said["env"] = task
+        said["env"] = task if found == (size,) else None
     completed = {key: said.get(key) if value is None else value for key, value in settings.items()}
     log.info("%s is D4RL's %s by its name: %s", path, family, completed)
     return completed

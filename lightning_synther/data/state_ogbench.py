@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from lightning_synther.data.npz import opened
 from lightning_synther.data.state_dataset import StateDataset
-from lightning_synther.data.state_goals import with_goals
+from lightning_synther.data.state_goals import GoalDataset, with_goals
 from lightning_synther.envs.gymnasium_env import NumpyRandom
 from lightning_synther.envs.libraries import import_library
 from lightning_synther.errors import BackendError, ConfigError, DataError
@@ -80,24 +80,26 @@ def load(
     file_name, env_name = parse_name(name) if _NAME.fullmatch(name) else (name, None)
     source = Path(path) if given else _provide(file_name, split, Path(dataset_dir).expanduser())
     arrays = _read(source)
-    if env_name is not None and "singletask" in env_name:
+    single_task = env_name is not None and "singletask" in env_name
+    goals = (next_share, later_share, goal_discount, seed)
+    if env_name is not None and single_task:
         rewards, masks = relabelled(name, env_name, arrays, source)
         arrays |= {"rewards": rewards, "terminals": masks == 0}
         references = None
     else:
-        goals = (next_share, later_share, goal_discount, seed)
         arrays |= with_goals(arrays["observations"], arrays["next_observations"], arrays["episodes"], *goals)
         references = (
             0.0,
             1.0,
         )  # an episode's return is 1 where the goal is reached: the score is the success rate
     fields = ("observations", "actions", "rewards", "terminals", "next_observations", "episodes")
-    return StateDataset.from_arrays(
+    data = StateDataset.from_arrays(
         **{key: arrays[key] for key in fields},
         name=f"{name} ({source.stem})",
         env=env or (f"ogbench:{env_name}" if env_name else None),
         reference_scores=references if env_name else None,
     )
+    return data if single_task else GoalDataset(**vars(data), mixture=goals)
 
 
 def parse_name(name: str) -> tuple[str, str]:

@@ -6,6 +6,8 @@ expert in the versions of the environments that its data come from.
 
 from __future__ import annotations
 
+import re
+
 from lightning_synther.envs.config import DM_CONTROL, EnvConfig
 
 References = tuple[float, float]
@@ -32,21 +34,46 @@ D4RL: dict[str, References] = {
     "door": (-56.512833, 2880.5693087298737),
     "kitchen": (0.0, 4.0),
 }
-#: Gymnasium's names of environments that D4RL has references for.
-GYMNASIUM = ("HalfCheetah", "Hopper", "Walker2d", "Ant")
+#: Family -> Gymnasium's name of its environment, from which D4RL's references are taken.
+GYMNASIUM = {"halfcheetah": "HalfCheetah", "hopper": "Hopper", "walker2d": "Walker2d", "ant": "Ant"}
+#: Beginning of a family's name -> Gymnasium-Robotics' name of what took its environment's place.
+ROBOTICS = {
+    "antmaze": "AntMaze",
+    "maze2d": "PointMaze",
+    "pen": "AdroitHandPen",
+    "hammer": "AdroitHandHammer",
+    "relocate": "AdroitHandRelocate",
+    "door": "AdroitHandDoor",
+    "kitchen": "FrankaKitchen",
+}
+#: D4RL's files that say walker for walker2d; without a kind of D4RL, or its version, walker is dm_control's.
+_WALKER = re.compile(r"walker-(mixed|(random|medium|expert|medium-expert|medium-replay|full-replay)-v\d+)")
 
 
 def d4rl_family(name: str) -> str | None:
     """The key of `D4RL` for a data set's name or file: ``hopper_medium-v2`` and ``Ant_maze_u-maze_...`` too.
 
-    >>> d4rl_family("walker_mixed"), d4rl_family("maze2d-umaze-sparse-v1"), d4rl_family("mine")
+    >>> d4rl_family("walker_mixed"), d4rl_family("maze2d-umaze-sparse-v1"), d4rl_family("walker_walk")
     ('walker2d', 'maze2d-umaze', None)
     """
-    plain = name.lower().replace("ant_maze", "antmaze").replace("_", "-").replace("walker-", "walker2d-")
+    plain = name.lower().replace("ant_maze", "antmaze").replace("_", "-")
+    if _WALKER.fullmatch(plain):
+        return "walker2d"
     if plain.startswith("maze2d-eval"):  # other mazes, with references of their own
         return None
     fits = [key for key in D4RL if plain == key or plain.startswith(f"{key}-")]
     return max(fits, key=len, default=None)
+
+
+def is_of_family(task: str, family: str) -> bool:
+    """Whether ``task`` is Gymnasium's environment of a family of `D4RL`, of any version.
+
+    >>> is_of_family("gymnasium:Hopper-v5", "hopper"), is_of_family("hopper_hop", "hopper")
+    (True, False)
+    """
+    library, _, name = task.partition(":")
+    wanted = GYMNASIUM.get(family) or ROBOTICS[family.partition("-")[0]]
+    return library == "gymnasium" and re.split("_|-v", name)[0] == wanted
 
 
 def references(config: EnvConfig) -> References | None:
@@ -56,4 +83,5 @@ def references(config: EnvConfig) -> References | None:
     if config.library == DM_CONTROL:
         return DM_CONTROL_REFERENCES
     name = config.task.partition(":")[2].rpartition("-v")[0]
-    return D4RL[name.lower()] if config.library == "gymnasium" and name in GYMNASIUM else None
+    known = config.library == "gymnasium" and name in GYMNASIUM.values()
+    return D4RL[name.lower()] if known else None

@@ -92,8 +92,12 @@ def _members(x: Tensor, scale: Tensor, *others: Tensor) -> Any:
 class _Perceptron(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, layer_norm: bool, dtype: torch.dtype, *parameters: Tensor) -> Tensor:
-        y, ctx.hidden, ctx.features = _forward(x, parameters, layer_norm, dtype)
-        ctx.save_for_backward(x, *parameters)
+        y, hidden, features = _forward(x, parameters, layer_norm, dtype)
+        # Saved with the rest, so that autograd frees them after the backward pass, or keeps them for a second one.
+        layers = (
+            part for h in hidden for part in (*h[:3], *(part for member in h.normed for part in member))
+        )
+        ctx.save_for_backward(x, *parameters, features, *layers)
         ctx.layer_norm = layer_norm
         return y
 
@@ -106,37 +110,47 @@ class _Perceptron(torch.autograd.Function):
                 "this perceptron is computed as one function, whose gradient has no gradient: set its attribute "
                 "twice_differentiable to True"
             )
-        x, *parameters = ctx.saved_tensors
         wanted = ctx.needs_input_grad[3:]
-        last = len(parameters) - 2
-        grads: list[Tensor | None] = [None] * len(parameters)
-        if wanted[last]:
-            grads[last], grads[last + 1] = _weight_grads(grad, ctx.features, grad.dtype)
-        if len(ctx.hidden) == 0:
-            g = torch.matmul(grad, parameters[last])
-        else:
-            g = torch.matmul(grad, parameters[last]).to(ctx.hidden[-1].outputs.dtype)
-        size = 4 if ctx.layer_norm else 2
-        for index in range(len(ctx.hidden) - 1, -1, -1):
-            layer: _Hidden = ctx.hidden[index]
-            at = index * size
+        last, size = len(wanted) - 2, 4 if ctx.layer_norm else 2
+        x, *saved = ctx.saved_tensors
+        parameters, features = saved[: len(wanted)], saved[len(wanted)]
+        hidden = _hidden(saved[len(wanted) + 1 :], last // size)
+        grads: list[Tensor | None] = [None] * len(wanted)
+        grads[last:] = _affine_grads(grad, features, grad.dtype, wanted[last:])
+        g = torch.matmul(grad, parameters[last])
+        if hidden:
+            g = g.to(hidden[-1].outputs.dtype)
+        for index in range(len(hidden) - 1, -1, -1):
+            layer, at = hidden[index], index * size
             g = torch.ops.aten.threshold_backward(g, layer.outputs, 0)
             if ctx.layer_norm:
                 g, grads[at + 2], grads[at + 3] = _norm_backward(g, layer.normed, parameters[at + 2 : at + 4])
-            if wanted[at]:
-                grads[at], grads[at + 1] = _weight_grads(g, layer.inputs, parameters[at].dtype)
+            grads[at : at + 2] = _affine_grads(g, layer.inputs, parameters[at].dtype, wanted[at : at + 2])
             if index > 0 or ctx.needs_input_grad[0]:
                 g = torch.matmul(g, layer.weight)
         grad_x = None
         if ctx.needs_input_grad[0]:
             grad_x = (g.sum(0) if g.dim() > x.dim() else g).to(x.dtype)
-        del ctx.hidden, ctx.features
         return grad_x, None, None, *(g if want else None for g, want in zip(grads, wanted, strict=True))
 
 
-def _weight_grads(grad: Tensor, inputs: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _hidden(saved: Sequence[Tensor], num_layers: int) -> list[_Hidden]:
+    """The hidden layers, of their tensors one after another."""
+    size = len(saved) // max(num_layers, 1)
+    layers = []
+    for at in range(0, len(saved), size or 1):
+        weight, inputs, outputs, *normed = saved[at : at + size]
+        members = zip(normed[::3], normed[1::3], normed[2::3], strict=True)
+        layers.append(_Hidden(weight, inputs, outputs, list(members)))
+    return layers
+
+
+def _affine_grads(
+    grad: Tensor, inputs: Tensor, dtype: torch.dtype, wanted: Sequence[bool]
+) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of weight (..., out, in) and bias (..., out), for the gradient (..., B, out) of the output."""
-    return torch.matmul(grad.mT, inputs).to(dtype), grad.sum(-2, dtype=dtype)
+    weight = torch.matmul(grad.mT, inputs).to(dtype) if wanted[0] else None
+    return weight, grad.sum(-2, dtype=dtype) if wanted[1] else None
 
 
 def _norm_backward(

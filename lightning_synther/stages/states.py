@@ -122,13 +122,14 @@ class StateSource:
             data = self.dataset
             train, heldout = data.split_episodes(config.holdout_fraction)
             train = train.part(self.subset)
-            terminal = bool(data.terminal.any())  # in both, even if only one of them has any
+            parts = {"train": train} if heldout is None else {"train": train, "heldout": heldout}
+            # In both, even if only one of them has any; parts have goals, and ends, of their own.
+            terminal = any(bool(part.terminal.any()) for part in (data, *parts.values()))
             counts = {}
-            for name, part in (("train", train), ("heldout", heldout)):
-                if part is not None:
-                    path = stage.directory / name
-                    part.write(path, config.gamma, terminal=terminal, existing="resume")
-                    counts[f"{name}_transitions"] = len(part)
+            for name, part in parts.items():
+                path = stage.directory / name
+                part.write(path, config.gamma, terminal=terminal, existing="resume")
+                counts[f"{name}_transitions"] = len(part)
             if not self.subset.is_whole:
                 log.info("states: %d of %d transitions are used for training", len(train), len(data))
             return counts

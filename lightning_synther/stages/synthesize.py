@@ -92,7 +92,7 @@ def synthesize(
     Args:
         transitions: the real experience, N transitions: a `StateDataset` (`load_states` reads one from a file); a
             `Transition` of arrays or tensors, rewards and discounts (N, 1); or a mapping of arrays with D4RL's
-            names, as `StateDataset.from_arrays` takes them.
+            names, as `StateDataset.from_arrays` takes them (D4RL's ``infos`` and ``metadata`` are left alone).
         num_transitions: how many to make.
         gamma: discount of one step, of the transitions that are made; a `Transition` brings its own.
         num_updates: gradient updates; None goes by the size of the data (`default_size`).

@@ -59,6 +59,12 @@ def test_frames_actions_and_rewards_are_aligned_as_v_d4rls(path, tmp_path):
         to_pixels(path, tmp_path / "out", NAME)
 
 
+@pytest.mark.usefixtures("_solved_at_two")
+def test_a_policy_that_is_given_names_the_kind(path, tmp_path):
+    folder = convert(str(path), str(tmp_path / "out"), task=NAME, policy="mine", progress=False)
+    assert folder == tmp_path / "out/main/ogbench:visual-cube-single-singletask-v0/mine/64px"
+
+
 def test_a_goal_is_no_reward_and_states_are_no_images(path, tmp_path):
     with pytest.raises(ConfigError, match="as in visual-cube-single-play-singletask-v0"):
         convert(str(path), str(tmp_path / "out"))

@@ -109,6 +109,61 @@ def test_a_name_that_is_not_d4rls_says_nothing(hopper, write):
     assert load_states(write(hopper, "mine")).env is None
 
 
+def chained(size, episodes=4, steps=500):
+    """Episodes of ``steps`` rows that only next_observations tell apart."""
+    values = np.random.default_rng(0).normal(size=(episodes, steps + 1, size)).astype(np.float32)
+    rows = np.zeros(episodes * steps)
+    return {
+        "observations": values[:, :-1].reshape(-1, size),
+        "next_observations": values[:, 1:].reshape(-1, size),
+        "actions": rows[:, None],
+        "rewards": rows,
+        "terminals": rows,
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "env"),
+    [
+        ("walker_walk", 24, "walker_walk"),
+        ("walker_medium-v2", 17, {"task": "walker_walk"}),
+        ("hopper_hop", 15, "hopper_hop"),
+        ("hopper_hop", 15, None),
+        ("hopper_medium-v2", 11, "gymnasium:Ant-v5"),
+    ],
+)
+def test_a_d4rl_name_says_nothing_about_other_environments(write, name, size, env):
+    arrays = chained(size)
+    data = load_states(write(arrays, name), env=env)
+    assert data.reference_scores is None
+    assert data.num_episodes == 4
+    del arrays["next_observations"]
+    with pytest.raises(DataError, match="its episodes cannot be told apart"):  # no time limit by the name
+        load_states(write(arrays, name), env=env)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "env"),
+    [
+        ("hopper_medium-v2", 11, "gymnasium:Hopper-v5"),
+        ("ant_medium-v0", 111, None),
+        ("walker_mixed", 17, None),
+    ],
+)
+def test_a_d4rl_name_gives_the_time_limit_of_its_family(write, name, size, env):
+    arrays = chained(size)
+    del arrays["next_observations"]
+    data = load_states(write(arrays, name), env=env)
+    assert data.lengths.tolist() == [999, 999]  # a timeout's last row goes
+    assert data.reference_scores is not None
+
+
+def test_other_families_take_their_references_into_gymnasiums_environments(write):
+    env = "gymnasium:AntMaze_UMaze-v5"
+    assert load_states(write(chained(29), "antmaze-umaze-v2"), env=env).reference_scores == (0.0, 1.0)
+    assert load_states(write(chained(29), "antmaze-umaze-v2"), env="walker_walk").reference_scores is None
+
+
 def test_humanoids_actions_are_rescaled(write):
     arrays = record("Humanoid-v5", 12, 10)
     path = write(arrays, "humanoid")

@@ -91,6 +91,30 @@ def test_goals_are_states_to_come_and_reached_ones_end(maze):
     assert load_states(path, seed=1).fingerprint == data.fingerprint != load_states(path, seed=2).fingerprint
 
 
+def test_parts_of_the_data_have_their_own_states_as_goals(maze):
+    path, _ = maze
+    data = load_states(path, seed=1, next_share=0.1, later_share=0.1)
+    train, heldout = data.split_episodes(0.3)
+    parts = [train, heldout, train.fraction(0.5), train.fraction(0.2, of="transitions")]
+    assert [part.num_episodes for part in parts[:3]] == [2, 1, 1]
+    for part in parts:
+        own = {tuple(row) for row in part.next_observation[:, :2]}
+        goals = part.observation[:, 2:]
+        assert {tuple(row) for row in goals} <= own
+        np.testing.assert_array_equal(goals, part.next_observation[:, 2:])
+        reached = (goals == part.next_observation[:, :2]).all(axis=1)
+        np.testing.assert_array_equal(part.terminal[:, 0], reached)
+        np.testing.assert_array_equal(part.reward[:, 0], reached)
+        known = {tuple(row) for row in data.observation[:, :2]}
+        assert {tuple(row) for row in part.observation[:, :2]} <= known
+    np.testing.assert_array_equal(train.observation[:, :2], data.observation[: len(train), :2])
+    assert train.fraction(0.5).fingerprint == train.fraction(0.5).fingerprint
+    excluded = {tuple(row) for row in heldout.next_observation[:, :2]}
+    assert any(tuple(row) in excluded for row in data.observation[: len(train), 2:]), (
+        "of the whole they may be"
+    )
+
+
 def test_shares_of_goals():
     rng = np.random.default_rng(0)
     state, episode = rng.normal(size=(4001, 1)), np.repeat(np.arange(40), 100)

@@ -74,6 +74,10 @@ def test_what_returns_are_measured_against(env, wanted):
         ("maze2d-large-dense-v1", "maze2d-large-dense"),
         ("maze2d-eval-large-sparse-v1", None),
         ("antelope", None),
+        ("walker_mixed", "walker2d"),
+        ("walker_medium-replay-v2", "walker2d"),
+        ("walker_walk", None),
+        ("walker_medium", None),
     ],
 )
 def test_families_of_d4rl(name, family):

@@ -76,6 +76,48 @@ def test_without_gradients_nothing_is_kept():
     assert type(mlp(torch.randn(5, 4, dtype=torch.float64)).grad_fn).__name__ == "_PerceptronBackward"
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("frozen", range(4))
+def test_every_parameter_may_be_frozen_by_itself(kind, layer_norm, frozen):
+    """Every second weight, every second bias, and so on: the others get the layers' own gradients."""
+    mlp, x = made(kind, layer_norm, 2), torch.randn(5, 4, dtype=torch.float64)
+    for number, parameter in enumerate(mlp.parameters()):
+        parameter.requires_grad_(number % 4 != frozen)
+    results = []
+    for forward in (mlp, lambda x: plain(mlp, x)):
+        mlp.zero_grad()
+        forward(x).square().sum().backward()
+        results.append([parameter.grad for parameter in mlp.parameters()])
+    for ours, theirs in zip(*results, strict=True):
+        assert (ours is None) == (theirs is None)
+        if ours is not None:
+            torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("layer_norm", [False, True])
+@pytest.mark.parametrize("num_layers", [0, 2])
+def test_a_kept_graph_gives_its_gradients_again(kind, layer_norm, num_layers):
+    mlp, x = made(kind, layer_norm, num_layers), torch.randn(5, 4, dtype=torch.float64)
+    loss = mlp(x).square().sum()
+    first = torch.autograd.grad(loss, list(mlp.parameters()), retain_graph=True)
+    second = torch.autograd.grad(loss, list(mlp.parameters()))
+    assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        loss.backward()
+
+
+def test_after_the_backward_pass_no_activation_is_kept():
+    mlp = made("ensemble", True, 2)
+    y = mlp(torch.randn(5, 4, dtype=torch.float64))
+    assert len(y.grad_fn.saved_tensors) > 1 + len(list(mlp.parameters()))
+    y.sum().backward()
+    with pytest.raises(RuntimeError, match="already been freed"):
+        _ = y.grad_fn.saved_tensors
+    assert vars(y.grad_fn) == {"layer_norm": True}
+
+
 def test_differentiating_twice_needs_the_layers():
     mlp = made("ensemble", False, 2)
     x = torch.randn(5, 4, dtype=torch.float64, requires_grad=True)
