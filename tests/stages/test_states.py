@@ -7,6 +7,7 @@ import logging
 import shutil
 import socket
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -128,6 +129,27 @@ def test_a_smaller_part_lies_within_a_larger_one(finished, tmp_path):
     real = stores(tmp_path / "single", data, Subset(0.15, "transitions"))
     assert len(TransitionStore.open(real.train)) == 15
     assert len(read_condition(real.train, "episode").unique()) > 1
+
+
+def test_an_environment_that_is_given_later_reaches_the_stores(tmp_path):
+    data = tmp_path / "data.npz"
+    columns = {
+        "observations": np.random.default_rng(0).random((40, 5)),
+        "actions": np.zeros((40, 1)),
+        "rewards": np.ones(40),
+    }
+    np.savez(data, **columns, terminals=np.zeros(40), timeouts=np.arange(1, 41) % 10 == 0)
+
+    def scored(**options: Any) -> tuple[Any, Any]:
+        config = StateDatasetConfig(path=str(data), options=options)
+        real = StateSource(TrainerFactory(tmp_path / "run", 0, {}), config).provide()
+        extra = TransitionStore.open(real.train).metadata.extra
+        return extra.get("task"), extra.get("reference_scores")
+
+    assert scored() == (None, None)
+    assert scored(env="cartpole_swingup") == ("cartpole_swingup", None)
+    assert scored(env="cartpole_swingup", reference_scores=[0.0, 5.0]) == ("cartpole_swingup", [0.0, 5.0])
+    assert scored() == (None, None)
 
 
 @pytest.mark.parametrize(
