@@ -168,6 +168,23 @@ def test_data_that_are_not_there_are_one_sentence(finished, tmp_path, capsys, fl
     assert said.splitlines()[-1].startswith("error: ")
 
 
+def test_collections_of_two_policy_files_are_told_apart_by_their_content(tmp_path):
+    def config(path: Path, content: bytes) -> tuple[Path, dict[str, Any]]:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        found = StateDatasetConfig(policy=str(path), root=str(tmp_path))
+        return found.collected(), found.files()
+
+    first = config(tmp_path / "a" / "mine.safetensors", b"one")
+    assert config(tmp_path / "a" / "mine.safetensors", b"one") == first
+    other = config(tmp_path / "b" / "mine.safetensors", b"two")
+    again = config(tmp_path / "a" / "mine.safetensors", b"three")
+    assert len({first[0], other[0], again[0]}) == 3
+    assert again[1] != first[1]
+    shipped = StateDatasetConfig(policy="medium", root=str(tmp_path))
+    assert shipped.collected().name == "num_episodes_200-collect_seed_0"
+
+
 def d4rl_file(path: Path, ends: bool) -> Path:
     """60 transitions of two numbers in six episodes, as D4RL writes them; with ``ends``, each ends for good."""
     rng = np.random.default_rng(0)
