@@ -121,8 +121,9 @@ def _inputs(
     """All that the result depends on; of the data, their first batch and seed stand for them."""
     data.setup("fit")
     digest = hashlib.blake2b(repr(data.seed).encode(), digest_size=16)
-    for tensor in _tensors(data.batches(range(2))):
-        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
+    _hash(digest, data.batches(range(2)))
+    weights = hashlib.blake2b(digest_size=16)
+    _hash(weights, [value for value in module.state_dict().values() if isinstance(value, Tensor)])
     return {
         "module": type(module).__qualname__,
         **{name: repr(value) for name, value in sorted(module.hparams.items())},
@@ -130,7 +131,13 @@ def _inputs(
         "seed": seed,
         "precision": precision,
         "data": digest.hexdigest(),
+        "initial weights": weights.hexdigest(),
     }
+
+
+def _hash(digest: hashlib.blake2b, tensors: Any) -> None:
+    for tensor in _tensors(tensors):
+        digest.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
 
 
 def _tensors(batch: Any) -> Iterator[Tensor]:

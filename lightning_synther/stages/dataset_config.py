@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -126,7 +127,13 @@ class StateDatasetConfig:
     def collection(self) -> dict[str, Any]:
         """What a collection depends on."""
         keys = ("task", "policy", "num_episodes", "collect_seed", "action_repeat", "time_limit")
-        return {key: getattr(self, key) for key in keys}
+        found = {key: getattr(self, key) for key in keys}
+        file = Path(self.policy)
+        if (
+            file.suffix == ".safetensors" and file.is_file()
+        ):  # its path alone does not tell one training from another
+            found["policy_fingerprint"] = hashlib.blake2b(file.read_bytes(), digest_size=8).hexdigest()
+        return found
 
     def files(self) -> dict[str, Any]:
         """Which data are meant, without what is made of them."""

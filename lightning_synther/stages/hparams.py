@@ -23,7 +23,7 @@ LEFT_OUT = ("evaluation", "agent_", "decode")
 RENAMED = {"seed": "seed_everything", "windows.": "data.dataset."}
 RENAMED_OF_AGENT = {"max_steps": "trainer.max_steps", "precision": "trainer.precision"}
 #: Inputs that change no result, or that are the dataset's own.
-NO_SETTINGS = ("env.", "root", "mirror", "model.log_every_n_updates", "model.env")
+NO_SETTINGS = ("env.", "root", "mirror", "reference_scores", "model.log_every_n_updates", "model.env")
 #: Scores of the synthetic data that compare runs.
 FIDELITY = (
     "ks_mean",

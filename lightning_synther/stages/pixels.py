@@ -19,7 +19,7 @@ from lightning_synther.stages.encoder import EncoderSource
 from lightning_synther.stages.ensure import ensure_on_rank_zero
 from lightning_synther.stages.ranks import barrier, is_rank_zero
 from lightning_synther.stages.real import Preview, RealTransitions
-from lightning_synther.stages.record import Stage
+from lightning_synther.stages.record import Stage, flatten_inputs
 from lightning_synther.stages.training import TrainerFactory
 from lightning_synther.synthesis.encode import encode_dataset
 from lightning_synther.synthesis.neighbours import neighbour_figure
@@ -108,7 +108,12 @@ class PixelSource:
         stage = Stage(
             self.factory.run_dir,
             "latents",
-            {"encoder": encoder.fingerprint, "latents": asdict(self.latents), **self.subset.inputs()},
+            {
+                "encoder": encoder.fingerprint,
+                "latents": asdict(self.latents),
+                **self._unseen(encoder),
+                **self.subset.inputs(),
+            },
         )
 
         def build() -> dict[str, Any]:
@@ -133,6 +138,16 @@ class PixelSource:
 
         ensure_on_rank_zero(stage, build)
         return stage
+
+    def _unseen(self, encoder: Stage) -> dict[str, Any]:
+        """What the latents depend on and the encoder's inputs lack: one of another run knows nothing of these data."""
+        config = self.config
+        inputs = {
+            "dataset": self.dataset.fingerprint,
+            "windows": {**config.windows(), "holdout_fraction": config.holdout_fraction},
+            **({"seed": self.factory.seed} if self.latents.shift else {}),
+        }
+        return {key: value for key, value in flatten_inputs(inputs).items() if key not in encoder.inputs}
 
     def _nearest_frames(self, real: TransitionStore, made: TransitionStore) -> Figure:
         views = self.latents.views

@@ -90,8 +90,8 @@ class StateSource:
         partial.rename(path)
         return path
 
-    def provide_dataset(self) -> str:
-        """Stage 0: what the data are, and where they came from; returns their fingerprint."""
+    def provide_dataset(self) -> dict[str, Any]:
+        """Stage 0: what the data are, and where they came from; returns what the stores depend on of them."""
         stage = Stage(self.factory.run_dir, "dataset", self.config.files())
 
         def build() -> dict[str, Any]:
@@ -105,13 +105,22 @@ class StateSource:
             }
 
         ensure_on_rank_zero(stage, build)
-        return from_rank_zero(self.dataset.fingerprint if is_rank_zero() else "")
+        return from_rank_zero(self._identity() if is_rank_zero() else {})
+
+    def _identity(self) -> dict[str, Any]:
+        """The numbers, and what stores hand to agents: where these are scored, and between which returns."""
+        data = self.dataset
+        told = {"env": data.env, "reference_scores": data.reference_scores}
+        return {
+            "dataset": data.fingerprint,
+            **{key: value for key, value in told.items() if value is not None},
+        }
 
     def store(self) -> Stage:
         """The training transitions and the held-out episodes, as stores."""
         config = self.config
         inputs = {
-            "dataset": self.provide_dataset(),
+            **self.provide_dataset(),
             "holdout_fraction": config.holdout_fraction,
             "gamma": config.gamma,
             **self.subset.inputs(),

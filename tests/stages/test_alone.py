@@ -26,8 +26,8 @@ def store(tmp_path):
     return str(write_rows(tmp_path / "store", torch.rand(100, SPEC.dim), SPEC).path)
 
 
-def model(width: int = 16) -> LatentDiffusion:
-    torch.manual_seed(0)
+def model(width: int = 16, seed: int = 0) -> LatentDiffusion:
+    torch.manual_seed(seed)
     return LatentDiffusion(spec=SPEC.to_dict(), width=width, num_layers=1, log_every_n_updates=2)
 
 
@@ -69,7 +69,7 @@ def test_what_is_kept_is_found_again(store, tmp_path, monkeypatch):
     torch.testing.assert_close(load_checkpoint(path).sample(4, seed=0), sample)
 
 
-@pytest.mark.parametrize("changed", ["width", "num_updates", "batch_size", "rows"])
+@pytest.mark.parametrize("changed", ["width", "num_updates", "batch_size", "rows", "weights"])
 def test_a_change_trains_again_and_is_named(store, tmp_path, changed, caplog):
     path = tmp_path / "model.ckpt"
     train(model(), RowData(store, batch_size=8), 6, path=path)
@@ -77,12 +77,18 @@ def test_a_change_trains_again_and_is_named(store, tmp_path, changed, caplog):
         write_rows(store, torch.rand(100, SPEC.dim), SPEC)
     with caplog.at_level(logging.INFO, logger="lightning_synther"):
         train(
-            model(width=8 if changed == "width" else 16),
+            model(width=8 if changed == "width" else 16, seed=int(changed == "weights")),
             RowData(store, batch_size=4 if changed == "batch_size" else 8),
             4 if changed == "num_updates" else 6,
             path=path,
         )
-    name = "data" if changed in ("batch_size", "rows") else changed
+    names = {
+        "batch_size": "data",
+        "rows": "data",
+        "width": "width, initial weights",
+        "weights": "initial weights",
+    }
+    name = names.get(changed, changed)
     assert f"model.ckpt is trained again, because these changed: {name}" in caplog.messages
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,7 +16,12 @@ from lightning_synther.data.conditions import read_condition
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.online.collect import collect
 from lightning_synther.stages.checkpoints import load_checkpoint
-from tests.stages.tiny import STAGES, arguments, fit
+from lightning_synther.stages.config import LatentsConfig
+from lightning_synther.stages.dataset_config import DatasetConfig
+from lightning_synther.stages.given_encoder import GivenEncoder
+from lightning_synther.stages.pixels import PixelSource
+from lightning_synther.stages.training import TrainerFactory
+from tests.stages.tiny import STAGES, TINY, arguments, fit
 
 AGENT_ONLY = "--comparison.real_only=false"
 
@@ -98,6 +104,45 @@ def test_an_encoder_of_another_run_takes_the_place_of_stage_1(finished_run, root
     with caplog.at_level(logging.INFO, logger="lightning_synther"):
         fit(tmp_path / "tiny.yaml", root, tmp_path / "run", f"--encoder.checkpoint={moved}", AGENT_ONLY)
     assert "encoder: finished earlier, reused" in caplog.messages, "the content counts, not the path"
+
+
+@pytest.fixture
+def encode(finished_run, root, tmp_path):
+    """The stage of latents that a given encoder makes; what its rows are, and its inputs."""
+
+    def call(shift: bool = False, seed: int = 0, **dataset: Any) -> tuple[str, bytes, dict[str, Any]]:
+        settings = {**TINY["data"]["init_args"]["dataset"], "root": str(root), "time_limit": 0.2, **dataset}
+        config = DatasetConfig(**settings)
+        factory = TrainerFactory(tmp_path / "run", seed, {"accelerator": "cpu"})
+        given = GivenEncoder(factory, str(finished_run / "encoder" / "final.ckpt"), config)
+        stage = PixelSource(factory, config, given, LatentsConfig(shift=shift)).provide().stage
+        return stage.fingerprint, (stage.directory / "train" / "rows.npy").read_bytes(), stage.inputs
+
+    return call
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"n_step": 1},
+        {"gamma": 0.9},
+        {"holdout_fraction": 0.5},
+        {"num_episodes": 4},
+        {"shift": True, "seed": 1},
+    ],
+)
+def test_latents_of_a_given_encoder_follow_the_data(encode, change):
+    first = encode(shift="shift" in change)
+    same = encode(shift="shift" in change)
+    assert same == first
+    changed = encode(**change)
+    assert changed[0] != first[0]
+    assert changed[1] != first[1]
+
+
+def test_latents_of_a_trained_encoder_depend_on_it_alone(finished_run):
+    record = json.loads((finished_run / "latents" / "stage.json").read_text())
+    assert sorted(record["inputs"]) == ["encoder", "latents.batch_size", "latents.shift", "latents.views"]
 
 
 def test_the_agent_of_a_given_encoder_guides_and_judges(finished_run, root, tmp_path):

@@ -7,6 +7,7 @@ import logging
 import shutil
 import socket
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -130,6 +131,27 @@ def test_a_smaller_part_lies_within_a_larger_one(finished, tmp_path):
     assert len(read_condition(real.train, "episode").unique()) > 1
 
 
+def test_an_environment_that_is_given_later_reaches_the_stores(tmp_path):
+    data = tmp_path / "data.npz"
+    columns = {
+        "observations": np.random.default_rng(0).random((40, 5)),
+        "actions": np.zeros((40, 1)),
+        "rewards": np.ones(40),
+    }
+    np.savez(data, **columns, terminals=np.zeros(40), timeouts=np.arange(1, 41) % 10 == 0)
+
+    def scored(**options: Any) -> tuple[Any, Any]:
+        config = StateDatasetConfig(path=str(data), options=options)
+        real = StateSource(TrainerFactory(tmp_path / "run", 0, {}), config).provide()
+        extra = TransitionStore.open(real.train).metadata.extra
+        return extra.get("task"), extra.get("reference_scores")
+
+    assert scored() == (None, None)
+    assert scored(env="cartpole_swingup") == ("cartpole_swingup", None)
+    assert scored(env="cartpole_swingup", reference_scores=[0.0, 5.0]) == ("cartpole_swingup", [0.0, 5.0])
+    assert scored() == (None, None)
+
+
 @pytest.mark.parametrize(
     ("flags", "sentence"),
     [
@@ -144,6 +166,23 @@ def test_data_that_are_not_there_are_one_sentence(finished, tmp_path, capsys, fl
     said = capsys.readouterr().err
     assert sentence in said
     assert said.splitlines()[-1].startswith("error: ")
+
+
+def test_collections_of_two_policy_files_are_told_apart_by_their_content(tmp_path):
+    def config(path: Path, content: bytes) -> tuple[Path, dict[str, Any]]:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        found = StateDatasetConfig(policy=str(path), root=str(tmp_path))
+        return found.collected(), found.files()
+
+    first = config(tmp_path / "a" / "mine.safetensors", b"one")
+    assert config(tmp_path / "a" / "mine.safetensors", b"one") == first
+    other = config(tmp_path / "b" / "mine.safetensors", b"two")
+    again = config(tmp_path / "a" / "mine.safetensors", b"three")
+    assert len({first[0], other[0], again[0]}) == 3
+    assert again[1] != first[1]
+    shipped = StateDatasetConfig(policy="medium", root=str(tmp_path))
+    assert shipped.collected().name == "num_episodes_200-collect_seed_0"
 
 
 def d4rl_file(path: Path, ends: bool) -> Path:
