@@ -96,6 +96,7 @@ class Resynthesis:
             "training": self.training.result_inputs(),
             "num_transitions": settings["num_transitions"],
             "chunk_size": settings["chunk_size"],
+            "precision": settings["precision"],
             **self.synthesis.steering(),
             **self.synthesis.filtering(),
             "start": self.config.start,

@@ -43,5 +43,10 @@ def test_killed_before_its_loss_is_written_it_still_has_it(tmp_path, monkeypatch
     assert resynthesis(tmp_path / "killed")(rows, SPEC, 41, None, None).figures["loss"] == whole["loss"]
 
 
+def test_the_precision_of_sampling_identifies_it(tmp_path):
+    low, full = (resynthesis(tmp_path, precision).inputs() for precision in ("bf16-mixed", "32-true"))
+    assert {name for name in low if low[name] != full[name]} == {"precision"}
+
+
 def _interrupt(*_: object) -> None:
     raise KeyboardInterrupt
