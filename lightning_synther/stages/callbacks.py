@@ -40,6 +40,31 @@ class DescribeCheckpoint(Callback):
         checkpoint["class_path"] = f"{cls.__module__}.{cls.__qualname__}"
 
 
+class KeepMetric(Callback):
+    """The last value of a metric, kept in checkpoints: a Trainer that resumes at its last update logs none."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._restored: float | None = None
+
+    def value(self, trainer: pl.Trainer) -> float | None:
+        """What was logged last, before an interruption too; None where nothing was."""
+        logged = trainer.callback_metrics.get(self.name)
+        return self._restored if logged is None else logged.item()
+
+    def on_save_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Add the metric."""
+        checkpoint[self.name] = self.value(trainer)
+
+    def on_load_checkpoint(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
+        """Take the metric."""
+        self._restored = checkpoint.get(self.name)
+
+
 class ShowProgress(Callback):
     """One line of `Progress` for a Trainer call: gradient updates in training, transitions in synthesis.
 

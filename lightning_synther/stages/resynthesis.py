@@ -28,6 +28,7 @@ from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
 from lightning_synther.online.synthetic import Synthesis
 from lightning_synther.seeding import derive_seed
+from lightning_synther.stages.callbacks import KeepMetric
 from lightning_synther.stages.checkpoints import load_checkpoint
 from lightning_synther.stages.config import ResynthesisConfig, StageTraining
 from lightning_synther.stages.ensure import ensure
@@ -95,6 +96,7 @@ class Resynthesis:
             "training": self.training.result_inputs(),
             "num_transitions": settings["num_transitions"],
             "chunk_size": settings["chunk_size"],
+            "precision": settings["precision"],
             **self.synthesis.steering(),
             **self.synthesis.filtering(),
             "start": self.config.start,
@@ -214,13 +216,11 @@ class Resynthesis:
         )
         if self.config.start == "warm" and previous is not None:
             _start_from(model, self.factory.run_dir / self._name(previous) / "final.ckpt", data)
-        trainer = self.factory.trainer(stage, self.training)
+        kept = KeepMetric("train/loss")
+        trainer = self.factory.trainer(stage, self.training, [kept])
         fit(stage, trainer, model, data)
-        losses = {
-            name.removeprefix("train/"): value.item()
-            for name, value in trainer.callback_metrics.items()
-            if name == "train/loss"
-        }
+        loss = kept.value(trainer)
+        losses = {} if loss is None else {"loss": loss}
         write_json(record, losses)
         return model, losses
 
