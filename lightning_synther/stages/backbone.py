@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from lightning_synther.data.windows import stack_rows
-from lightning_synther.networks.frozen import FrozenEncoder
+from lightning_synther.networks.frozen import FrozenEncoder, save_encoder
 from lightning_synther.networks.timm_encoder import SIZES, TimmEncoder
 from lightning_synther.stages.dataset import PixelDataset
 from lightning_synther.stages.dataset_config import DatasetConfig
@@ -94,7 +93,9 @@ class Backbone(EncoderSource):
                 100 * kept,
                 encoder.num_features,
             )
-            self._save(encoder, pixels, stage.final_checkpoint)
+            save_encoder(
+                encoder, stage.final_checkpoint, action_dim=pixels.action_dim, env=self.dataset.env()
+            )
             return {"variance_kept": kept, "num_features": encoder.num_features}
 
         ensure_on_rank_zero(stage, build)
@@ -105,16 +106,3 @@ class Backbone(EncoderSource):
         assert isinstance(encoder, TimmEncoder)
         folder = features_folder(pixels.directory, self.factory.run_dir)
         return frame_features(pixels.train.episodes, encoder, folder, self.batch_size)
-
-    def _save(self, encoder: TimmEncoder, pixels: PixelDataset, path: Path) -> None:
-        """Write what agents read of stage 1: the encoder, and the sizes of what they act in."""
-        hparams = {
-            "observation": "backbone",
-            "encoder_config": encoder.config,
-            "action_dim": pixels.action_dim,
-            "env": self.dataset.env(),
-        }
-        state = {name: value.cpu() for name, value in encoder.state_dict().items()}
-        partial = path.with_name(path.name + ".partial")
-        torch.save({"hyper_parameters": hparams, "state_dict": state}, partial)
-        partial.replace(path)
