@@ -85,7 +85,8 @@ class StateDatasetConfig:
         format: of these data; ``auto`` recognises it.
         options: of the loader of that format.
         task: what is played: a dm_control task, as in ``cheetah_run``, or ``gymnasium:<id>``.
-        policy: who plays it: a shipped policy, ``random``, or a .safetensors policy file.
+        policy: who plays it: a shipped policy, ``random``, or a .safetensors policy file; ``random+medium``
+            for two that play an episode each in turn (`collect_states`).
         num_episodes: how many episodes are played.
         collect_seed: seed of a collection.
         action_repeat: environment steps per action of a collection (None: 2 in dm_control, 1 elsewhere).
