@@ -2,7 +2,7 @@
 
 Every so many agent steps a diffusion model is trained on the replay memory and the synthetic transitions are replaced
 by its samples (SynthER, Lu et al. 2023, section 4.2 and appendix B). How that is done is somebody else's matter
-(`Resynthesise`; the command line's is `stages.resynthesis.Resynthesis`).
+(`Resynthesise`; the command line's is `stages.synthetic.resynthesis.Resynthesis`).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import torch
 
 from lightning_synther.__main__ import main
 from lightning_synther.data.store import TransitionStore
-from lightning_synther.stages.checkpoints import load_checkpoint
+from lightning_synther.stages.trainer.checkpoints import load_checkpoint
 from tests.stages.tiny import STAGES, arguments, fit
 
 
