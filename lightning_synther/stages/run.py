@@ -23,7 +23,8 @@ from lightning_synther.stages.config.synthesis import SynthesisConfig
 from lightning_synther.stages.evaluation import evaluate
 from lightning_synther.stages.record.ranks import is_rank_zero
 from lightning_synther.stages.record.stage import write_json
-from lightning_synther.stages.results.summary import ARMS, describe_scores, write_summary
+from lightning_synther.stages.results.arms import AGENT, ARMS, COMPARED
+from lightning_synther.stages.results.summary import describe_scores, write_summary
 from lightning_synther.stages.synthetic.sampling import sample_store
 from lightning_synther.stages.trainer.checkpoints import load_checkpoint
 from lightning_synther.stages.trainer.training import TrainerFactory
@@ -56,11 +57,10 @@ class Run:
     def fit(self) -> None:
         """Run the missing stages, then train and evaluate the agent, then write the summary."""
         artefacts = self.chain.run() if self.chain is not None else None
-        results = {"agent": self._agent_stage(artefacts).run()}
-        for arm in ARMS:
+        results = {AGENT: self._agent_stage(artefacts).run()}
+        for arm in COMPARED:
             if artefacts is not None and self.config.comparison[arm]:
-                mixing = arm.removesuffix("_only")
-                results[arm] = self._agent_stage(artefacts, f"agent_{arm}", mixing=mixing).run()
+                results[arm] = self._agent_stage(artefacts, f"agent_{arm}", mixing=ARMS[arm].mixing).run()
         write_summary(self.run_dir, self.seed, results)
 
     def validate(self) -> None:

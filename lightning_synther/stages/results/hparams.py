@@ -6,11 +6,12 @@ command line names them (``diffusion.model.width``).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from lightning_synther.evaluation.board import SectionLogger
+from lightning_synther.stages.results.arms import scores_by_arm
 from lightning_synther.stages.trainer.training import TENSORBOARD
 
 #: Section of the scores, and folder of the hyperparameters among those of the stages.
@@ -63,20 +64,17 @@ def _name(stage: str, key: str) -> str:
     return PREFIXES.get(stage, f"{stage}.") + key
 
 
-def metrics(summary: Mapping[str, Any], arms: Iterable[str]) -> dict[str, float]:
-    """The final scores that runs are compared by, of `stages.results.summary.summarise`, the agent's and the ``arms``'."""
-    agents = {"agent": summary, **{arm: summary.get(arm) or {} for arm in arms}}
-    scores = {f"{agent}_{name}": found.get(name) for agent, found in agents.items() for name in SCORES}
+def metrics(summary: Mapping[str, Any]) -> dict[str, float]:
+    """The final scores that runs are compared by, of `stages.results.summary.summarise`, for every arm."""
+    arms = scores_by_arm(summary)
+    scores = {f"{arm}_{name}": found.get(name) for arm, found in arms.items() for name in SCORES}
     scores |= {f"fidelity_{name}": (summary.get("fidelity") or {}).get(name) for name in FIDELITY}
     scores["hours"] = sum(summary["seconds"].values()) / 3600
     return {name: float(value) for name, value in scores.items() if value is not None}
 
 
 def write_hparams(
-    run_dir: Path,
-    records: Mapping[str, Mapping[str, Any]],
-    summary: Mapping[str, Any],
-    arms: Iterable[str],
+    run_dir: Path, records: Mapping[str, Mapping[str, Any]], summary: Mapping[str, Any]
 ) -> None:
     """Write one session for the HPARAMS tab, anew each time, on rank zero.
 
@@ -88,7 +86,7 @@ def write_hparams(
     for old in (run_dir / TENSORBOARD / SUMMARY).glob("events.out.tfevents.*"):
         old.unlink()
     logger = SectionLogger(run_dir, TENSORBOARD, SUMMARY, SUMMARY)
-    scores = metrics(summary, arms)
+    scores = metrics(summary)
     _, start, end = hparams(settings(records), {f"{SUMMARY}/{name}": value for name, value in scores.items()})
     for part in (start, end):
         logger.experiment._get_file_writer().add_summary(part)

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lightning_synther.stages.record.stage import write_json
+from lightning_synther.stages.results.arms import ARMS
 from lightning_synther.stages.results.run_scores import (
-    ARMS,
     Group,
     aggregate,
     describe_label,
@@ -72,12 +72,12 @@ def table(groups: Sequence[Group], metric: str) -> str:
         "|---|---|---|---|---|---|---|---|",
     ]
     for group in groups:
-        for arm, name in ARMS.items():
-            found = aggregate(group, arm)
+        for name, arm in ARMS.items():
+            found = aggregate(group, name)
             if found is None:
                 continue
             spread = f"{found.minimum:.1f} … {found.maximum:.1f}"
-            cells = [describe_label(group.label) or "all equal", name, f"{found.iqm:.1f}"]
+            cells = [describe_label(group.label) or "all equal", arm.label, f"{found.iqm:.1f}"]
             cells += [
                 f"{found.low:.1f} … {found.high:.1f}" if found.num_runs > 1 else "one run",
                 f"{found.mean:.1f}",

@@ -11,12 +11,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_synther.data.inspection_figure import save_png
-from lightning_synther.stages.results.run_scores import ARMS, Aggregate, Group, aggregate, describe_label
+from lightning_synther.stages.results.arms import ARMS
+from lightning_synther.stages.results.run_scores import Aggregate, Group, aggregate, describe_label
 
 #: Colours of Okabe and Ito, which colour-blind readers tell apart.
-COLORS = {"agent": "#0072B2", "real_only": "#E69F00", "synthetic_only": "#009E73"}
-MARKERS = {"agent": "o", "real_only": "s", "synthetic_only": "^"}
-LABELS = {"agent": "agent", "real_only": "real only", "synthetic_only": "synthetic only"}
+COLORS = dict(zip(ARMS, ("#0072B2", "#E69F00", "#009E73"), strict=True))
+MARKERS = dict(zip(ARMS, "os^", strict=True))
 
 
 def save_report_figure(groups: Sequence[Group], metric: str, path: Path) -> Path:
@@ -63,7 +63,7 @@ def _curve(axis: Axes, groups: Sequence[Group], arm: str, varied: str) -> None:
         return
     x = [value for value, _ in found]
     iqm = [a.iqm for _, a in found]
-    axis.plot(x, iqm, color=COLORS[arm], marker=MARKERS[arm], label=LABELS[arm])
+    axis.plot(x, iqm, color=COLORS[arm], marker=MARKERS[arm], label=ARMS[arm].label)
     axis.fill_between(
         x, [a.low for _, a in found], [a.high for _, a in found], color=COLORS[arm], alpha=0.15, lw=0
     )
@@ -81,7 +81,7 @@ def intervals(groups: Sequence[Group], metric: str) -> Figure:
         axis.plot([found.iqm], [y], marker="|", ms=14, mew=2.5, color=COLORS[arm])
         values = np.concatenate(group.scores(arm))
         axis.scatter(values, np.full(len(values), y), s=10, color=COLORS[arm], zorder=3)
-    labels = [f"{describe_label(group.label)}  {LABELS[arm]}".strip() for group, arm, _ in reversed(rows)]
+    labels = [f"{describe_label(group.label)}  {ARMS[arm].label}".strip() for group, arm, _ in reversed(rows)]
     axis.set_yticks(range(len(rows)), labels, fontsize=8)
     axis.set_xlabel(
         f"{metric.replace('_', ' ')}: interquartile mean (line), 95 % interval (bar), runs (dots)"

@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from lightning_synther.errors import ConfigError, DataError
 from lightning_synther.stages.record.stage import flatten_inputs, read_json
+from lightning_synther.stages.results.arms import scores_by_arm
 
-#: Arms of a run in its summary, and what the table calls them; the first lies at the top level of the file.
-ARMS = {"agent": "agent", "real_only": "real only", "synthetic_only": "synthetic only"}
 #: Settings that do not make a run another experiment: seeds, places, and how a run is shown; nor do other arms.
 NOT_SETTINGS = (
     "run_dir",
@@ -108,8 +107,7 @@ def read_run(path: Path, metric: str) -> RunScores:
         config = yaml.safe_load((path / "config.yaml").read_text())
     except (OSError, yaml.YAMLError) as error:
         raise DataError(f"{path / 'config.yaml'} cannot be read ({error}): run `fit` there again") from error
-    parts = {"agent": summary, **{arm: summary.get(arm) for arm in ARMS if arm != "agent"}}
-    scores = {arm: float(part[metric]) for arm, part in parts.items() if part and metric in part}
+    scores = {arm: float(part[metric]) for arm, part in scores_by_arm(summary).items() if metric in part}
     if not scores:
         numbers = [key for key, value in summary.items() if isinstance(value, float)]
         raise DataError(

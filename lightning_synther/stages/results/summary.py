@@ -11,13 +11,12 @@ from typing import Any
 
 from lightning_synther.stages.record.ranks import is_rank_zero
 from lightning_synther.stages.record.stage import read_json, write_json
+from lightning_synther.stages.results.arms import AGENT, ARMS, COMPARED, scores_by_arm
 from lightning_synther.stages.results.hparams import write_hparams
 from lightning_synther.stages.trainer.training import TENSORBOARD
 
 log = logging.getLogger(__name__)
 
-#: What is trained beside the agent, to compare with.
-ARMS = {"real_only": "agent on real data only", "synthetic_only": "agent on synthetic data only"}
 PACKAGES = ("lightning-synther", "torch", "lightning", "dm-control", "mujoco", "numpy")
 
 
@@ -29,15 +28,15 @@ def _stage_records(run_dir: Path) -> dict[str, dict[str, Any]]:
 def summarise(run_dir: Path, seed: int, scores: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     """Collect what every stage measured.
 
-    ``scores`` maps ``agent`` (and the `ARMS` that were run beside it) to the evaluation's results:
+    ``scores`` maps ``agent`` (and the other `ARMS` that were run) to the evaluation's results:
     ``return_mean``, ``return_stderr``, ``episodes``, and ``normalized_score`` where the environment has
     references (return / 10 on dm_control).
     """
     records = _stage_records(run_dir)
     dataset = records.get("dataset", {}).get("results", {})
     return {
-        **scores.get("agent", {}),
-        **{arm: scores.get(arm) for arm in ARMS},
+        **scores.get(AGENT, {}),
+        **{arm: scores.get(arm) for arm in COMPARED},
         "data_source": dataset.get("source"),
         "data_directory": dataset.get("directory"),
         "fidelity": records.get("synthesis", {}).get("results", {}).get("fidelity"),
@@ -56,7 +55,7 @@ def write_summary(run_dir: Path, seed: int, scores: Mapping[str, Mapping[str, An
     summary = summarise(run_dir, seed, scores)
     if is_rank_zero():
         write_json(run_dir / "summary.json", summary)
-        write_hparams(run_dir, _stage_records(run_dir), summary, ARMS)
+        write_hparams(run_dir, _stage_records(run_dir), summary)
         log.info("\n%s", describe(summary, run_dir))
     return summary
 
@@ -64,9 +63,9 @@ def write_summary(run_dir: Path, seed: int, scores: Mapping[str, Mapping[str, An
 def describe(summary: Mapping[str, Any], run_dir: Path) -> str:
     """A few lines for a person."""
     lines = []
-    for scores, label in ((summary, "agent"), *((summary[arm], label) for arm, label in ARMS.items())):
-        if scores and "return_mean" in scores:
-            lines.append(f"{label}: {describe_scores(scores)}")
+    for arm, scores in scores_by_arm(summary).items():
+        if "return_mean" in scores:
+            lines.append(f"{ARMS[arm].description}: {describe_scores(scores)}")
     if summary["data_source"]:
         lines.append(f"data: {summary['data_directory']} ({summary['data_source']})")
     if summary["fidelity"]:

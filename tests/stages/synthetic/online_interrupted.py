@@ -1,6 +1,6 @@
 """An online run with synthetic replay that is ended by a signal again and again; write exit statuses as JSON.
 
-``python -m tests.stages.synthetic.online_interrupted SIGNAL RUN_DIR [FLAG ...]``, see `tests.stages.record.interrupted`.
+``python -m tests.stages.synthetic.online_interrupted SIGNAL RUN_DIR [FLAG ...]``, as `tests.stages.record.interrupted`.
 """
 
 from __future__ import annotations
