@@ -19,8 +19,9 @@ class Marked:
     def __init__(self, folder, count=40):
         self.folder, self.count, self.calls, self.forgotten = folder, count, [], []
 
-    def __call__(self, rows, spec, num_steps, previous, agent):
-        self.calls.append((num_steps, previous, len(rows), spec))
+    def __call__(self, real):
+        spec, num_steps = real.spec, real.num_steps
+        self.calls.append((num_steps, real.previous, len(real.rows), spec))
         made = torch.zeros(self.count, spec.dim)
         made[:, spec.fields["reward"]] = num_steps
         path = self.folder / str(num_steps)

@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from lightning_synther.agents.agent import Agent
 from lightning_synther.data.conditions import read_conditions
@@ -26,7 +25,7 @@ from lightning_synther.data.store import TransitionStore
 from lightning_synther.data.store_writer import StoreWriter
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
-from lightning_synther.online.synthetic import Synthesis
+from lightning_synther.online.synthetic import Experience, Synthesis
 from lightning_synther.seeding import derive_seed
 from lightning_synther.stages.config.module import ModuleConfig
 from lightning_synther.stages.config.sections import ResynthesisConfig, StageTraining
@@ -103,19 +102,12 @@ class Resynthesis:
             "conditions": list(self.conditions),
         }
 
-    def __call__(
-        self,
-        rows: Tensor,
-        spec: TransitionSpec,
-        num_steps: int,
-        previous: int | None,
-        agent: Agent,
-    ) -> Synthesis:
+    def __call__(self, real: Experience) -> Synthesis:
         """`online.synthetic.Resynthesise`."""
-        stage = self._stage(num_steps, rows, spec, previous)
+        stage = self._stage(real)
         with torch.random.fork_rng(devices=[]):
-            figures = ensure(stage, lambda: self._build_store(stage, rows, spec, previous, agent))
-        return Synthesis(self._store(num_steps), figures)
+            figures = ensure(stage, lambda: self._build_store(stage, real))
+        return Synthesis(self._store(real.num_steps), figures)
 
     def open(self, num_steps: int) -> TransitionStore:
         """The store that was made after ``num_steps`` agent steps."""
@@ -133,31 +125,25 @@ class Resynthesis:
     def _store(self, num_steps: int) -> Path:
         return self.factory.run_dir / self._name(num_steps) / "store"
 
-    def _stage(self, num_steps: int, rows: Tensor, spec: TransitionSpec, previous: int | None) -> Stage:
-        digest = hashlib.blake2b(rows.contiguous().numpy().data.cast("B"), digest_size=8).hexdigest()
-        inputs = {**self.inputs(), "rows": digest, "spec": spec.to_dict(), "seed": self.factory.seed}
+    def _stage(self, real: Experience) -> Stage:
+        digest = hashlib.blake2b(real.rows.contiguous().numpy().data.cast("B"), digest_size=8).hexdigest()
+        inputs = {**self.inputs(), "rows": digest, "spec": real.spec.to_dict(), "seed": self.factory.seed}
         if self.config.start == "warm":
-            inputs["previous"] = previous
-        return Stage(self.factory.run_dir, self._name(num_steps), inputs)
+            inputs["previous"] = real.previous
+        return Stage(self.factory.run_dir, self._name(real.num_steps), inputs)
 
     def _seed(self, stage: Stage, purpose: str) -> int:
         return derive_seed(self.factory.seed, "resynthesis", purpose, int(stage.directory.name))
 
-    def _build_store(
-        self,
-        stage: Stage,
-        rows: Tensor,
-        spec: TransitionSpec,
-        previous: int | None,
-        agent: Agent,
-    ) -> dict[str, float]:
+    def _build_store(self, stage: Stage, real: Experience) -> dict[str, float]:
         seconds: dict[str, float] = {}
-        real = stage.directory / "real"
+        memory = stage.directory / "real"
         with _timed(seconds, "seconds_training"):
-            self._write(real, rows, spec, stage)
+            self._write(memory, real, stage)
             if self.conditions:
-                compute_conditions([real], self.conditions, seed=self._seed(stage, "conditions"), agent=agent)
-            model, losses = self._train(stage, real, spec, previous)
+                seed = self._seed(stage, "conditions")
+                compute_conditions([memory], self.conditions, seed=seed, agent=real.agent)
+            model, losses = self._train(stage, memory, real)
         with _timed(seconds, "seconds_sampling"):
             store = sample_store(
                 self.factory,
@@ -166,23 +152,23 @@ class Resynthesis:
                 self.synthesis,
                 seed=self._seed(stage, "samples"),
                 fingerprint=stage.fingerprint,
-                real=real,
+                real=memory,
             )
         with _timed(seconds, "seconds_fidelity"):
-            scores = self._judge(rows, store, spec)
+            scores = self._judge(real, store)
         counts = store.metadata.extra.get("counts", {})
         dropped = {name: float(counts[name]) for name in COUNTERS if name in counts}
-        shutil.rmtree(real)
+        shutil.rmtree(memory)
         if (last := stage.last_checkpoint) is not None:
             last.unlink()
-        return {"real_transitions": float(len(rows)), **losses, **scores, **dropped, **seconds}
+        return {"real_transitions": float(len(real.rows)), **losses, **scores, **dropped, **seconds}
 
-    def _write(self, path: Path, rows: Tensor, spec: TransitionSpec, stage: Stage) -> None:
+    def _write(self, path: Path, real: Experience, stage: Stage) -> None:
         """The replay memory as a store, for what reads stores; one that is there has the same rows."""
         with StoreWriter(
             path,
-            spec,
-            len(rows),
+            real.spec,
+            len(real.rows),
             seed=self.factory.seed,
             producer="replay memory",
             fingerprint=stage.fingerprint,
@@ -190,11 +176,11 @@ class Resynthesis:
             existing="resume",
         ) as writer:
             for index in writer.pending_chunks:
-                writer.write(index, rows[writer.chunk(index)])
+                writer.write(index, real.rows[writer.chunk(index)])
             writer.commit()
 
     def _train(
-        self, stage: Stage, real: Path, spec: TransitionSpec, previous: int | None
+        self, stage: Stage, memory: Path, real: Experience
     ) -> tuple[LatentDiffusion, dict[str, float]]:
         """The trained model and its last training loss."""
         record = stage.directory / "losses.json"
@@ -205,17 +191,17 @@ class Resynthesis:
             assert isinstance(trained, LatentDiffusion)
             return trained, read_json(record)
         torch.manual_seed(stage_seed(self._seed(stage, "model"), "diffusion"))
-        sizes = read_conditions(real, self.conditions)[1] if self.conditions else None
-        model = self._build(spec, sizes)
+        sizes = read_conditions(memory, self.conditions)[1] if self.conditions else None
+        model = self._build(real.spec, sizes)
         data = RowData(
-            str(real),
+            str(memory),
             batch_size=self.training.batch_size,
             updates_per_step=self.training.updates_per_step,
             seed=self._seed(stage, "batches"),
             conditions=self.conditions,
         )
-        if self.config.start == "warm" and previous is not None:
-            _start_from(model, self.factory.run_dir / self._name(previous) / "final.ckpt", data)
+        if self.config.start == "warm" and real.previous is not None:
+            _start_from(model, self.factory.run_dir / self._name(real.previous) / "final.ckpt", data)
         kept = KeepMetric("train/loss")
         trainer = self.factory.trainer(stage, self.training, [kept])
         fit(stage, trainer, model, data)
@@ -229,15 +215,13 @@ class Resynthesis:
         assert isinstance(model, LatentDiffusion)
         return model
 
-    def _judge(self, rows: Tensor, store: TransitionStore, spec: TransitionSpec) -> dict[str, float]:
+    def _judge(self, real: Experience, store: TransitionStore) -> dict[str, float]:
         """Scores against the real transitions themselves: all of them were trained on."""
         count = self.config.fidelity_transitions
         if not count:
             return {}
-        return {
-            f"fidelity/{name}": value
-            for name, value in fidelity(rows, store.rows, None, spec, max_rows=count).scores.items()
-        }
+        scores = fidelity(real.rows, store.rows, None, real.spec, max_rows=count).scores
+        return {f"fidelity/{name}": value for name, value in scores.items()}
 
 
 def _start_from(model: LatentDiffusion, checkpoint: Path, data: RowData) -> None:

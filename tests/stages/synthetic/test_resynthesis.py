@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from lightning_synther.diffusion.module import LatentDiffusion
+from lightning_synther.online.synthetic import Experience
 from lightning_synther.stages.config.module import ModuleConfig
 from lightning_synther.stages.config.sections import ResynthesisConfig, StageTraining
 from lightning_synther.stages.config.synthesis import SynthesisConfig
@@ -32,15 +33,16 @@ def resynthesis(run_dir: Path, precision: str | None = None) -> Resynthesis:
 
 def test_killed_before_its_loss_is_written_it_still_has_it(tmp_path, monkeypatch):
     rows = torch.rand(60, SPEC.dim, generator=torch.Generator().manual_seed(0))
-    whole = resynthesis(tmp_path / "whole")(rows, SPEC, 41, None, None).figures
+    real = Experience(rows, SPEC, 41, None, None)
+    whole = resynthesis(tmp_path / "whole")(real).figures
     monkeypatch.setattr("lightning_synther.stages.synthetic.resynthesis.write_json", _interrupt)
     with pytest.raises(KeyboardInterrupt):
-        resynthesis(tmp_path / "killed")(rows, SPEC, 41, None, None)
+        resynthesis(tmp_path / "killed")(real)
     monkeypatch.undo()
     folder = tmp_path / "killed" / "agent" / "resynthesis" / "00000041"
     assert (folder / "last.ckpt").exists()
     assert not (folder / "losses.json").exists()
-    assert resynthesis(tmp_path / "killed")(rows, SPEC, 41, None, None).figures["loss"] == whole["loss"]
+    assert resynthesis(tmp_path / "killed")(real).figures["loss"] == whole["loss"]
 
 
 def test_the_precision_of_sampling_identifies_it(tmp_path):
