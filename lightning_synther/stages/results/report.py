@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from lightning_synther.stages.record.stage import write_json
+from lightning_synther.stages.results.aggregate import aggregate
 from lightning_synther.stages.results.arms import ARMS
 from lightning_synther.stages.results.run_scores import (
     Group,
-    aggregate,
     describe_label,
     find_runs,
     group_runs,

@@ -11,8 +11,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lightning_synther.data.inspection_figure import save_png
+from lightning_synther.stages.results.aggregate import Aggregate, aggregate
 from lightning_synther.stages.results.arms import ARMS
-from lightning_synther.stages.results.run_scores import Aggregate, Group, aggregate, describe_label
+from lightning_synther.stages.results.run_scores import Group, describe_label
 
 #: Colours of Okabe and Ito, which colour-blind readers tell apart.
 COLORS = dict(zip(ARMS, ("#0072B2", "#E69F00", "#009E73"), strict=True))

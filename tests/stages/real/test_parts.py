@@ -21,7 +21,7 @@ from lightning_synther.stages.real.given_encoder import GivenEncoder
 from lightning_synther.stages.real.pixels import PixelSource
 from lightning_synther.stages.trainer.checkpoints import load_checkpoint
 from lightning_synther.stages.trainer.training import TrainerFactory
-from tests.stages.tiny import STAGES, TINY, arguments, fit
+from tests.stages.tiny import STAGES, TINY, arguments, fit, rebuilt, said_by_stages
 
 AGENT_ONLY = "--comparison.real_only=false"
 
@@ -32,19 +32,10 @@ def refit(tmp_path, caplog):
     collect("cartpole_swingup", root=str(tmp_path), episodes=6, image_size=64, num_workers=0, time_limit=0.6)
 
     def call(*more: str) -> dict[str, str]:
-        caplog.clear()
-        with caplog.at_level(logging.INFO, logger="lightning_synther"):
-            fit(tmp_path / "tiny.yaml", tmp_path, tmp_path / "run", AGENT_ONLY, *more)
-        said: dict[str, str] = {}
-        for name, _, words in (message.partition(": ") for message in caplog.messages):
-            said.setdefault(name, words)
-        return {name: said[name] for name in STAGES if name in said}
+        where = tmp_path / "tiny.yaml", tmp_path, tmp_path / "run"
+        return said_by_stages(caplog, STAGES, lambda: fit(*where, AGENT_ONLY, *more))
 
     return call
-
-
-def rebuilt(said: dict[str, str]) -> list[str]:
-    return [name for name, words in said.items() if words != "finished earlier, reused"]
 
 
 def latents(run: Path) -> tuple[np.ndarray, np.ndarray]:

@@ -24,6 +24,7 @@ from lightning_synther.stages.real.states import StateSource
 from lightning_synther.stages.trainer.checkpoints import load_checkpoint
 from lightning_synther.stages.trainer.training import TrainerFactory
 from tests.stages.record.test_two_processes import finish, start
+from tests.stages.tiny import rebuilt, said_by_stages
 from tests.stages.tiny_states import STAGES, arguments, fit
 
 
@@ -41,19 +42,10 @@ def refit(finished, tmp_path, caplog):
     shutil.copytree(finished, tmp_path, dirs_exist_ok=True)
 
     def call(*more: str) -> dict[str, str]:
-        caplog.clear()
-        with caplog.at_level(logging.INFO, logger="lightning_synther"):
-            fit(tmp_path, f"--data.dataset.root={finished / 'data'}", "--data.mixing=alternate", *more)
-        said: dict[str, str] = {}
-        for name, _, words in (message.partition(": ") for message in caplog.messages):
-            said.setdefault(name, words)
-        return {name: said[name] for name in STAGES if name in said}
+        flags = f"--data.dataset.root={finished / 'data'}", "--data.mixing=alternate", *more
+        return said_by_stages(caplog, STAGES, lambda: fit(tmp_path, *flags))
 
     return call
-
-
-def rebuilt(said: dict[str, str]) -> list[str]:
-    return [name for name, words in said.items() if words != "finished earlier, reused"]
 
 
 def test_a_run_leaves_every_stage_and_a_summary(finished):

@@ -16,14 +16,13 @@ from PIL import Image
 from scipy.stats import trim_mean
 
 from lightning_synther.__main__ import main
+from lightning_synther.stages.results.aggregate import interquartile_mean, stratified_interval
 from lightning_synther.stages.results.report import table
 from lightning_synther.stages.results.run_scores import (
     find_runs,
     group_runs,
-    interquartile_mean,
     read_run,
     short_names,
-    stratified_interval,
 )
 
 
