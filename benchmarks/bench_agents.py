@@ -7,7 +7,7 @@ States of 17 numbers, 6 actions, two hidden layers of 256 in every network, batc
 in turn in one process, so that whatever else the machine does hits all of them. A peer that is not installed,
 or does not have the algorithm, is left out. ``update`` is the mean over ``--updates`` in a row, because some
 of an algorithm's updates leave the actor out. ``ours_fast`` has float32 products as the command line's runs do
-(`stages/precision.py`), ``ours_bf16`` is bf16-mixed; peers run as they come, in float32.
+(`stages/trainer/precision.py`), ``ours_bf16`` is bf16-mixed; peers run as they come, in float32.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import torch
 from report import interleaved, save, table
 
 from lightning_synther import agents
-from lightning_synther.stages.precision import use_fast_float32
+from lightning_synther.stages.trainer.precision import use_fast_float32
 from lightning_synther.transition import Transition
 
 OBSERVATION_DIM, ACTION_DIM = 17, 6

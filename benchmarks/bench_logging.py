@@ -28,10 +28,10 @@ from report import interleaved, save, table
 from lightning_synther import BC, TD3BC, LatentDiffusion, ReplayData, RowData, TransitionSpec, TransitionStore
 from lightning_synther.allocator import keep_freed_memory
 from lightning_synther.data.store_writer import StoreWriter
-from lightning_synther.stages.clock import LogTime
-from lightning_synther.stages.config import StageTraining
-from lightning_synther.stages.record import Stage
-from lightning_synther.stages.training import TrainerFactory
+from lightning_synther.stages.config.sections import StageTraining
+from lightning_synther.stages.record.stage import Stage
+from lightning_synther.stages.trainer.clock import LogTime
+from lightning_synther.stages.trainer.training import TrainerFactory
 from lightning_synther.synthesis.monitor import FidelityMonitor
 
 SPEC = TransitionSpec(observation_dim=100, action_dim=6, discount=0.97)

@@ -24,9 +24,9 @@ from lightning_synther import BC, DrQV2, PixelData, PixelReplay, ReplayData, Tra
 from lightning_synther.allocator import keep_freed_memory
 from lightning_synther.data.episodes import Episodes
 from lightning_synther.data.store_writer import StoreWriter
-from lightning_synther.stages.config import StageTraining
-from lightning_synther.stages.record import Stage
-from lightning_synther.stages.training import TrainerFactory
+from lightning_synther.stages.config.sections import StageTraining
+from lightning_synther.stages.record.stage import Stage
+from lightning_synther.stages.trainer.training import TrainerFactory
 
 
 def pixel_case(folder: Path, batch_size: int) -> tuple[Any, Any]:

@@ -40,8 +40,8 @@ from lightning_synther.envs.control import ControlEnv, EnvConfig
 from lightning_synther.online.interaction import OnlineData
 from lightning_synther.online.policies import BehaviourPolicy, RandomPolicy, load_policy
 from lightning_synther.seeding import derive_seed
-from lightning_synther.stages.callbacks import SeedEveryStep
-from lightning_synther.stages.precision import use_fast_float32
+from lightning_synther.stages.trainer.callbacks import SeedEveryStep
+from lightning_synther.stages.trainer.precision import use_fast_float32
 from lightning_synther.transition import TransitionSpec
 
 OFFLINE_TASK, ONLINE_TASKS = "cheetah_run", ("cartpole_swingup", "reacher_easy")

@@ -36,12 +36,9 @@ from lightning_synther.diffusion.levels import data_levels
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.diffusion.samplers import DiffusionSampler
 from lightning_synther.networks.heads import MLP
-from lightning_synther.synthesis.fidelity import (
-    Dynamics,
-    correlation_error,
-    ks_statistic,
-    sliced_wasserstein,
-)
+from lightning_synther.synthesis.dynamics import Dynamics
+from lightning_synther.synthesis.joint import correlation_error, sliced_wasserstein
+from lightning_synther.synthesis.marginals import ks_statistic
 from lightning_synther.transition import TransitionSpec
 
 ERRORS = ("sliced_wasserstein", "ks", "correlation", "dependence", "transfer", "scatter")

@@ -39,7 +39,7 @@ FUNCTIONS = {
     ),
     "download": ("lightning_synther.data.download", "fetch and verify V-D4RL's own files"),
     "export": (
-        "lightning_synther.stages.export",
+        "lightning_synther.stages.standalone.export",
         "write a checkpoint's policy as a file that needs torch alone",
     ),
     "convert": (
@@ -55,7 +55,7 @@ FUNCTIONS = {
         "compare synthetic with real transitions, print and plot",
     ),
     "report": (
-        "lightning_synther.stages.report",
+        "lightning_synther.stages.results.report",
         "aggregate finished runs by config and over seeds: table, intervals, plot",
     ),
 }

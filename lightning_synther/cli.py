@@ -22,7 +22,8 @@ from lightning_synther.allocator import keep_freed_memory
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
 from lightning_synther.networks.timm_encoder import SIZES, TimmEncoder
-from lightning_synther.stages.config import (
+from lightning_synther.stages.config.parse_errors import explain, parser_keys
+from lightning_synther.stages.config.sections import (
     ComparisonConfig,
     DecoderConfig,
     EvaluationConfig,
@@ -31,12 +32,11 @@ from lightning_synther.stages.config import (
     ResynthesisConfig,
     StageTraining,
 )
-from lightning_synther.stages.parse_errors import explain, parser_keys
-from lightning_synther.stages.precision import use_fast_float32
-from lightning_synther.stages.quiet import quieten_lightning
-from lightning_synther.stages.ranks import all_ranks, is_rank_zero
+from lightning_synther.stages.config.synthesis import SynthesisConfig
+from lightning_synther.stages.record.ranks import all_ranks, is_rank_zero
 from lightning_synther.stages.run import DEFAULT_RUN_DIR, Run
-from lightning_synther.stages.synthesis_config import SynthesisConfig
+from lightning_synther.stages.trainer.precision import use_fast_float32
+from lightning_synther.stages.trainer.quiet import quieten_lightning
 from lightning_synther.synthesis.conditions import COMPUTED
 
 #: Constructor arguments that the data decide, so that no config gives them.

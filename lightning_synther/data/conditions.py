@@ -19,8 +19,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from lightning_synther.data.disk import full_disk_is_one_sentence
 from lightning_synther.data.store import StoreMetadata
-from lightning_synther.data.store_writer import full_disk_is_one_sentence
 from lightning_synther.errors import DataError
 
 FOLDER, SUFFIX, VALUES = "conditions", ".safetensors", "values"

@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_synther.data.disk import write_all
 from lightning_synther.data.episodes import Episodes
 
 log = logging.getLogger(__name__)
@@ -153,10 +154,7 @@ def _write_npy(path: Path, shape: tuple[int, ...], write_frames: Callable[[Write
             raise OSError(errno.ENOSPC, f"{os.strerror(errno.ENOSPC)}: {needed / 1e6:,.0f} MB are needed")
 
         def write(start: int, padded: NDArray[np.uint8]) -> None:
-            view = memoryview(padded.data).cast("B")
-            done = 0
-            while done < len(view):
-                done += os.pwrite(file.fileno(), view[done:], offset + start * row_bytes + done)
+            write_all(file.fileno(), padded, offset + start * row_bytes)
 
         write_frames(write)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +47,11 @@ def load_states(path: str | Path, format: str = "auto", **options: Any) -> State
         raise ConfigError(f"there is no format {format!r}: give one of auto, {', '.join(FORMATS)}")
     name = recognise(path) if format == "auto" else format
     load: Callable[..., StateDataset] = importlib.import_module(FORMATS[name][0]).load
-    known = load.__kwdefaults__ or {}
+    known = [
+        name
+        for name, parameter in signature(load).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    ]
     if unknown := sorted(set(options) - set(known)):
         raise ConfigError(
             f"the format {name} of {path} has no option {', '.join(unknown)}: "

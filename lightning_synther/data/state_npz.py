@@ -6,15 +6,10 @@ observation an episode ends, so that shuffled or synthetic transitions are episo
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
-from typing import Any
 
-from numpy.typing import ArrayLike
-
-from lightning_synther.data.npz import opened
-from lightning_synther.data.state_dataset import StateDataset
-from lightning_synther.data.state_hdf5 import by_name, read_arrays
+from lightning_synther.data import npz, state_d4rl
 
 
 def recognises(path: str) -> bool:
@@ -22,23 +17,4 @@ def recognises(path: str) -> bool:
     return Path(path).suffix == ".npz" and Path(path).is_file()
 
 
-def load(
-    path: str,
-    *,
-    env: str | Mapping[str, Any] | None = None,
-    max_episode_steps: int | None = None,
-    action_low: ArrayLike | None = None,
-    action_high: ArrayLike | None = None,
-    reference_scores: tuple[float, float] | None = None,
-) -> StateDataset:
-    """The transitions of one file; arguments and errors as of `state_hdf5.load`."""
-    with opened(Path(path)) as file:
-        arrays = read_arrays(path, file)
-    settings = {"env": env, "max_episode_steps": max_episode_steps, "reference_scores": reference_scores}
-    return StateDataset.from_arrays(
-        **arrays,
-        action_low=action_low,
-        action_high=action_high,
-        name=path,
-        **by_name(path, arrays["observations"], settings),
-    )
+load = partial(state_d4rl.load, npz.opened)

@@ -2,13 +2,11 @@
 
 A chunk is finished once its rows are on disk, and only then is its byte in ``<path>.partial/finished`` set.
 Bytes of different chunks do not touch, so ranks share one file without a lock, and whoever comes back after
-SIGKILL writes what is missing. Rows are written with `os.pwrite`: through a memory map a full disk would be
-SIGBUS, not an error.
+SIGKILL writes what is missing.
 """
 
 from __future__ import annotations
 
-import errno
 import os
 import shutil
 from collections.abc import Iterator, Sequence
@@ -22,23 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_synther.data.disk import full_disk_is_one_sentence, write_all
 from lightning_synther.data.store import METADATA, ROWS, StoreMetadata, TransitionStore, partial_path
 from lightning_synther.errors import BackendError, ConfigError, DataError
 from lightning_synther.transition import TransitionSpec
 
 FINISHED, COUNTS = "finished", "counts"
 Existing = Literal["error", "resume", "replace"]
-
-
-@contextmanager
-def full_disk_is_one_sentence(path: Path, advice: str) -> Iterator[None]:
-    """Turn "no space left" while writing ``path`` into a `BackendError` that ends with ``advice``."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
-            raise
-        raise BackendError(f"the disk is full while writing {path}: {advice}") from error
 
 
 class StoreWriter:
@@ -142,7 +130,7 @@ class StoreWriter:
                 f"{self.metadata.producer} has diverged, train it again with a lower learning rate"
             )
         with self._full_disk():
-            _write_all(self._rows, values, self._offset + where.start * wanted[1] * 4)
+            write_all(self._rows, values, self._offset + where.start * wanted[1] * 4)
             os.fdatasync(self._rows)
             self._write_counts(chunk_index, counts)
             os.pwrite(self._finished, b"\x01", chunk_index)
@@ -259,14 +247,6 @@ class StoreWriter:
         advice = "free some and run the same command again, finished chunks are kept"
         with full_disk_is_one_sentence(self.partial, advice):
             yield
-
-
-def _write_all(descriptor: int, values: NDArray[np.float32], offset: int) -> None:
-    """`os.pwrite` may write less than it was given: on a disk that is filling up, or more than 2 GB."""
-    data = values.reshape(-1).view(np.uint8).data
-    while data:
-        written = os.pwrite(descriptor, data, offset)
-        data, offset = data[written:], offset + written
 
 
 def _difference(path: Path, found: StoreMetadata, wanted: StoreMetadata) -> str:

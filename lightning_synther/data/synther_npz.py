@@ -17,8 +17,9 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_synther.data.disk import full_disk_is_one_sentence
 from lightning_synther.data.store import TransitionStore
-from lightning_synther.data.store_writer import Existing, StoreWriter, full_disk_is_one_sentence
+from lightning_synther.data.store_writer import Existing, StoreWriter
 from lightning_synther.errors import ConfigError, DataError
 from lightning_synther.transition import TransitionSpec
 

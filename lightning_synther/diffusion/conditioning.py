@@ -79,6 +79,17 @@ class Conditioner(nn.Module):
         """Numbers that the network gets: the conditions and the flag; 0 for an unconditional model."""
         return self.dim + 1 if self.dim else 0
 
+    def check_one_for_each(self, num_rows: int, conditions: NDArray[np.floating] | Tensor | None) -> None:
+        """Raise `DataError` where ``conditions`` (N, C) are given to an unconditional model, missing, or not N."""
+        if (conditions is not None) != bool(self.dim) or (
+            conditions is not None and len(conditions) != num_rows
+        ):
+            given = None if conditions is None else tuple(conditions.shape)
+            raise DataError(
+                f"{num_rows} rows come with conditions {given}, the model expects {self.describe()}: give the "
+                "conditions that it was made for, one row for each"
+            )
+
     def fit(self, conditions: NDArray[np.floating] | Tensor) -> None:
         """Take mean and deviation of ``conditions`` (N, C), and evenly spaced ones of them as the bank."""
         if conditions.ndim != 2 or conditions.shape[1] != self.dim:

@@ -29,6 +29,7 @@ from lightning_synther.diffusion.sampling import (
     draw_conditions,
     guided_denoiser,
     sample_rows,
+    sampling_dtype,
     sampling_network,
 )
 from lightning_synther.diffusion.statistics import ColumnStatistics
@@ -214,14 +215,7 @@ class LatentDiffusion(LightningModule):
                 f"{len(rows)} records of {self.spec.dim} numbers are too few to fit a diffusion model: "
                 f"give at least {self.spec.dim}"
             )
-        if (conditions is not None) != bool(self.conditioner.dim) or (
-            conditions is not None and len(conditions) != len(rows)
-        ):
-            given = None if conditions is None else tuple(conditions.shape)
-            raise DataError(
-                f"{len(rows)} rows come with conditions {given}, the model expects "
-                f"{self.conditioner.describe()}: give the conditions that it was made for, one row for each"
-            )
+        self.conditioner.check_one_for_each(len(rows), conditions)
         self.normalizer.fit(ColumnStatistics.of(rows))
         if conditions is not None:
             self.conditioner.fit(conditions)
@@ -369,7 +363,9 @@ class LatentDiffusion(LightningModule):
         guidance = guidance or self.guidance
         check_guidance(guidance, bool(self.conditioner.dim), self.hparams["condition_dropout"])
         conditions = draw_conditions(self.conditioner, guidance, condition, num_rows, seed)
-        network = sampling_network(self.ema.model, self._sampling_dtype())
+        network = sampling_network(
+            self.ema.model, sampling_dtype(self.hparams["sampling_dtype"], self.device.type)
+        )
 
         def denoiser_of(block: slice) -> Denoise:
             part = None if conditions is None else conditions[block]
@@ -385,12 +381,3 @@ class LatentDiffusion(LightningModule):
                 batch_size=batch_size or self.hparams["sampling_batch_size"],
                 device=self.device,
             )
-
-    def _sampling_dtype(self) -> torch.dtype:
-        name = self.hparams["sampling_dtype"]
-        if name is not None:
-            return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
-        device_type = self.device.type
-        if torch.is_autocast_enabled(device_type):
-            return torch.get_autocast_dtype(device_type)
-        return torch.float32

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from typing import Literal
 
 import numpy as np
 import torch
@@ -17,6 +18,15 @@ from lightning_synther.diffusion.preconditioning import Denoise
 from lightning_synther.diffusion.samplers import DiffusionSampler, StepNoise
 from lightning_synther.errors import ConfigError
 from lightning_synther.seeding import derive_seed
+
+
+def sampling_dtype(name: Literal["float32", "bfloat16"] | None, device_type: str) -> torch.dtype:
+    """The precision that is asked for by ``name``; None is that of autocast, float32 outside it."""
+    if name is not None:
+        return {"float32": torch.float32, "bfloat16": torch.bfloat16}[name]
+    if torch.is_autocast_enabled(device_type):
+        return torch.get_autocast_dtype(device_type)
+    return torch.float32
 
 
 def sampling_network(model: nn.Module, dtype: torch.dtype) -> nn.Module:

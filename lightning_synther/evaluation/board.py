@@ -27,7 +27,7 @@ class SectionLogger(TensorBoardLogger):
     LOGGER_JOIN_CHAR = "/"
 
     def __init__(self, save_dir: str | Path, name: str, version: str, section: str) -> None:
-        # No hp_metric: hyperparameters are written once a run (`stages.hparams`), not once a Trainer.
+        # No hp_metric: hyperparameters are written once a run (`stages.results.hparams`), not once a Trainer.
         super().__init__(save_dir, name=name, version=version, prefix=section, default_hp_metric=False)
         self.section = section
 

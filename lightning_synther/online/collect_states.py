@@ -13,7 +13,7 @@ from lightning_synther.data.store_writer import StoreWriter
 from lightning_synther.envs.config import EnvConfig, Environment
 from lightning_synther.envs.factory import make_env
 from lightning_synther.errors import ConfigError
-from lightning_synther.online.policies import BehaviourPolicy, load_policy
+from lightning_synther.online.policies import BehaviourPolicy, load_policy, policy_names
 from lightning_synther.progress import Progress
 from lightning_synther.seeding import derive_seed
 from lightning_synther.transition import TransitionSpec
@@ -34,7 +34,8 @@ def collect_states(
 
     Args:
         task: dm_control task, as in ``cheetah_run``, or ``gymnasium:<id>`` with the policy ``random``.
-        policy: name of a shipped policy, ``random``, or a .safetensors policy file.
+        policy: name of a shipped policy, ``random``, or a .safetensors policy file; several names, as in
+            ``random+medium``, play an episode each in turn, for data of mixed quality.
         path: store to write; its condition ``episode`` numbers the episodes.
         episodes: how many to play; those of two seeds have nothing in common.
         seed: of the starts and of the sampled actions.
@@ -53,17 +54,14 @@ def collect_states(
     config = EnvConfig.from_dict(
         {"task": task, "observation": "states", "action_repeat": action_repeat, "time_limit": time_limit}
     )
-    behaviour, action_repeat = load_policy(policy, task), config.action_repeat
-    if behaviour.action_repeat not in (None, action_repeat):
-        raise ConfigError(
-            f"policy {policy} was trained with action_repeat {behaviour.action_repeat}, not {action_repeat}: "
-            f"set action_repeat to {behaviour.action_repeat}"
-        )
+    action_repeat = config.action_repeat
+    behaviours = [_behaviour(name, task, action_repeat) for name in policy_names(policy)]
     env = make_env(config)
     played = {"task": task, "action_repeat": action_repeat, "time_limit": time_limit}
     parts = []
     with Progress(f"{task} {policy}", episodes, "episodes") as progress:
         for episode in range(episodes):
+            behaviour = behaviours[episode % len(behaviours)]
             parts.append(_play(env, behaviour, derive_seed(seed, "collect states", episode)))
             progress.update(1)
     rows, discounts = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
@@ -95,6 +93,16 @@ def collect_states(
         store = writer.commit()
     write_condition(path, "episode", np.repeat(np.arange(episodes), [len(part) for part, _ in parts]))
     return store
+
+
+def _behaviour(policy: str, task: str, action_repeat: int) -> BehaviourPolicy:
+    behaviour = load_policy(policy, task)
+    if behaviour.action_repeat not in (None, action_repeat):
+        raise ConfigError(
+            f"policy {policy} was trained with action_repeat {behaviour.action_repeat}, not {action_repeat}: "
+            f"set action_repeat to {behaviour.action_repeat}"
+        )
+    return behaviour
 
 
 def _play(env: Environment, policy: BehaviourPolicy, seed: int) -> tuple[np.ndarray, np.ndarray]:

@@ -113,6 +113,15 @@ def available_policies(task: str) -> list[str]:
     return ["random", *sorted(path.stem for path in (SHIPPED / task).glob("*.safetensors"))]
 
 
+def policy_names(names: str) -> list[str]:
+    """The policies of ``random+medium``; a file's path may have a plus in it.
+
+    >>> policy_names("random+medium"), policy_names("runs/a+b.safetensors")
+    (['random', 'medium'], ['runs/a+b.safetensors'])
+    """
+    return [names] if names.endswith(".safetensors") else names.split("+")
+
+
 def load_policy(name_or_path: str, task: str) -> BehaviourPolicy:
     """The policy called ``name_or_path`` (`available_policies`) or stored in that .safetensors file.
 

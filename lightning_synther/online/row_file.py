@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from lightning_synther.data.store_writer import full_disk_is_one_sentence
+from lightning_synther.data.disk import full_disk_is_one_sentence
 
 
 class RowFile:

@@ -2,7 +2,7 @@
 
 Every so many agent steps a diffusion model is trained on the replay memory and the synthetic transitions are replaced
 by its samples (SynthER, Lu et al. 2023, section 4.2 and appendix B). How that is done is somebody else's matter
-(`Resynthesise`; the command line's is `stages.resynthesis.Resynthesis`).
+(`Resynthesise`; the command line's is `stages.synthetic.resynthesis.Resynthesis`).
 """
 
 from __future__ import annotations
@@ -37,6 +37,25 @@ SHOWN = {
 
 
 @dataclass(frozen=True)
+class Experience:
+    """What synthetic transitions are made from: the real ones, as they are after ``num_steps`` agent steps.
+
+    Attributes:
+        rows: (N, D) of ``spec``.
+        spec: their layout.
+        num_steps: agent steps until now.
+        previous: those until the resynthesis before, whose model and store are there; None for the first.
+        agent: the agent as it is now.
+    """
+
+    rows: Tensor
+    spec: TransitionSpec
+    num_steps: int
+    previous: int | None
+    agent: Agent
+
+
+@dataclass(frozen=True)
 class Synthesis:
     """What one resynthesis made: a finished store, and what was measured about it."""
 
@@ -47,18 +66,8 @@ class Synthesis:
 class Resynthesise(Protocol):
     """Makes synthetic transitions from real ones; a function of its arguments alone, and resumable."""
 
-    def __call__(
-        self,
-        rows: Tensor,
-        spec: TransitionSpec,
-        num_steps: int,
-        previous: int | None,
-        agent: Agent,
-    ) -> Synthesis:
-        """Train on ``rows`` (N, D) of ``spec`` as they are after ``num_steps`` agent steps, and sample.
-
-        ``previous`` is the number of steps of the resynthesis before, whose model and store are there.
-        """
+    def __call__(self, real: Experience) -> Synthesis:
+        """Train on ``real``, and sample."""
         ...
 
     def open(self, num_steps: int) -> TransitionStore:
@@ -146,7 +155,8 @@ class OnlineSynthERData(OnlineData):
         with self.time_split.measure("resynthesis"):
             real, figures = self.real_transitions(agent)
             spec = self.row_spec(agent)
-            made = self.resynthesise(self._flatten(real, spec), spec, steps, self.resynthesised_at, agent)
+            rows = self._flatten(real, spec)
+            made = self.resynthesise(Experience(rows, spec, steps, self.resynthesised_at, agent))
             self._take(steps)
         self._report(steps, {**figures, **made.figures})
 

@@ -23,19 +23,20 @@ from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
 from lightning_synther.online.synthetic import OnlineSynthERData
 from lightning_synther.stages.chain import Artefacts
-from lightning_synther.stages.checkpoints import load_checkpoint
-from lightning_synther.stages.config import EvaluationConfig, check_training
-from lightning_synther.stages.data import SUBSET, EvaluationData
-from lightning_synther.stages.dataset_config import DatasetConfig, StateDatasetConfig
-from lightning_synther.stages.ensure import ensure
-from lightning_synther.stages.module_config import ModuleConfig
-from lightning_synther.stages.ranks import barrier, is_rank_zero
-from lightning_synther.stages.real import Preview
-from lightning_synther.stages.record import Stage
-from lightning_synther.stages.resynthesis import Resynthesis
-from lightning_synther.stages.sizes import STORES, decided_by_data, sizes_from_stores
-from lightning_synther.stages.trainer_settings import check_trainer
-from lightning_synther.stages.training import TrainerFactory, fit, instantiate, interruptible, stage_seed
+from lightning_synther.stages.config.dataset import DatasetConfig, StateDatasetConfig
+from lightning_synther.stages.config.module import ModuleConfig
+from lightning_synther.stages.config.sections import EvaluationConfig, check_training
+from lightning_synther.stages.config.sizes import STORES, decided_by_data, sizes_from_stores
+from lightning_synther.stages.config.trainer import check_trainer
+from lightning_synther.stages.data import SUBSET
+from lightning_synther.stages.evaluation import evaluate
+from lightning_synther.stages.real.source import Preview
+from lightning_synther.stages.record.ensure import ensure
+from lightning_synther.stages.record.ranks import barrier, is_rank_zero
+from lightning_synther.stages.record.stage import Stage
+from lightning_synther.stages.synthetic.resynthesis import Resynthesis
+from lightning_synther.stages.trainer.checkpoints import load_checkpoint
+from lightning_synther.stages.trainer.training import TrainerFactory, fit, instantiate, stage_seed
 from lightning_synther.synthesis.conditions import compute_conditions
 
 log = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ class AgentStage:
             if agent.env is None:
                 log.info("%s: not scored, as its data name no environment: give model.env", self.name)
                 return {}
-            return evaluate(self.factory, "test", agent, EvaluationData(self.evaluation), logger=self.name)
+            return evaluate(self.factory, "test", agent, self.evaluation, logger=self.name)
 
         return ensure(stage, build)
 
@@ -212,13 +213,3 @@ def _contents(path: str) -> dict[str, Any]:
     """What a store given by hand holds, wherever it lies."""
     TransitionStore.open(path)
     return {key: value for key, value in asdict(StoreMetadata.read(Path(path))).items() if key != "extra"}
-
-
-def evaluate(
-    factory: TrainerFactory, verb: str, agent: Agent, data: pl.LightningDataModule, logger: str = "evaluation"
-) -> dict[str, Any]:
-    """Run Lightning's validation or test loop, in which a batch is episode seeds; returns the scores."""
-    trainer = factory.plain_trainer(logger)
-    with interruptible(trainer):
-        getattr(trainer, verb)(agent, datamodule=data, verbose=False)
-    return dict(agent.eval_results)

@@ -11,27 +11,26 @@ from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
 from lightning_synther.networks.timm_encoder import TimmEncoder
 from lightning_synther.online.synthetic import OnlineSynthERData
-from lightning_synther.stages.backbone import Backbone
 from lightning_synther.stages.chain import Chain
-from lightning_synther.stages.checkpoints import import_class
-from lightning_synther.stages.config import (
+from lightning_synther.stages.config.dataset import DatasetConfig, StateDatasetConfig
+from lightning_synther.stages.config.module import ModuleConfig, import_class
+from lightning_synther.stages.config.sections import (
     DecoderConfig,
     LatentsConfig,
     MonitorConfig,
     ResynthesisConfig,
     StageTraining,
 )
+from lightning_synther.stages.config.synthesis import SynthesisConfig
 from lightning_synther.stages.data import ChainData, SynthERData, subset_of
-from lightning_synther.stages.dataset_config import DatasetConfig, StateDatasetConfig
-from lightning_synther.stages.encoder import EncoderSource, TrainedEncoder
-from lightning_synther.stages.generation import Generation
-from lightning_synther.stages.given_encoder import GivenEncoder
-from lightning_synther.stages.module_config import ModuleConfig
-from lightning_synther.stages.pixels import PixelSource
-from lightning_synther.stages.resynthesis import Resynthesis
-from lightning_synther.stages.states import StateSource
-from lightning_synther.stages.synthesis_config import SynthesisConfig
-from lightning_synther.stages.training import TrainerFactory
+from lightning_synther.stages.real.backbone import Backbone
+from lightning_synther.stages.real.encoder import EncoderSource, TrainedEncoder
+from lightning_synther.stages.real.given_encoder import GivenEncoder
+from lightning_synther.stages.real.pixels import PixelSource
+from lightning_synther.stages.real.states import StateSource
+from lightning_synther.stages.synthetic.generation import Generation
+from lightning_synther.stages.synthetic.resynthesis import Resynthesis
+from lightning_synther.stages.trainer.training import TrainerFactory
 
 
 def make_chain(config: Namespace, factory: TrainerFactory) -> Chain | None:

@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from lightning_synther.stages.generation import Generation
-from lightning_synther.stages.real import Preview, Source
+from lightning_synther.stages.real.source import Preview, Source
+from lightning_synther.stages.synthetic.generation import Generation
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,15 @@
-"""The data of the final agent in a config, and the episodes that it is scored on."""
+"""The data of the final agent in a config."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import lightning.pytorch as pl
-from torch.utils.data import DataLoader
-
 from lightning_synther.data.datamodules import ReplayData
 from lightning_synther.data.rewards import check_reward_map
 from lightning_synther.data.subset import Subset, Unit
 from lightning_synther.errors import ConfigError
-from lightning_synther.evaluation.episodes import episode_loader
-from lightning_synther.stages.config import EvaluationConfig
-from lightning_synther.stages.dataset_config import DatasetConfig, StateDatasetConfig
+from lightning_synther.stages.config.dataset import DatasetConfig, StateDatasetConfig
 
 
 class ChainData(ReplayData):
@@ -100,19 +95,3 @@ class SynthERStates(ChainData):
     def __init__(self, dataset: StateDatasetConfig | None = None, **chain: Any) -> None:
         super().__init__(**chain)
         self.dataset = dataset
-
-
-class EvaluationData(pl.LightningDataModule):
-    """Seeds of the final evaluation's episodes."""
-
-    def __init__(self, config: EvaluationConfig) -> None:
-        super().__init__()
-        self.config = config
-
-    def val_dataloader(self) -> DataLoader[int]:
-        """Batches of episode seeds; the episodes of a batch are stepped together."""
-        return episode_loader(self.config.episodes, self.config.seed)
-
-    def test_dataloader(self) -> DataLoader[int]:
-        """The same episodes."""
-        return self.val_dataloader()

@@ -13,20 +13,21 @@ from lightning_synther.agents.agent import Agent
 from lightning_synther.data.synther_npz import export_npz
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
-from lightning_synther.stages.agent import AgentStage, evaluate
+from lightning_synther.stages.agent import AgentStage
 from lightning_synther.stages.assembly import make_chain, make_resynthesis, named_env
 from lightning_synther.stages.chain import Artefacts, Chain
-from lightning_synther.stages.checkpoints import load_checkpoint
-from lightning_synther.stages.config import EvaluationConfig
-from lightning_synther.stages.data import EvaluationData
-from lightning_synther.stages.module_config import ModuleConfig
-from lightning_synther.stages.ranks import is_rank_zero
-from lightning_synther.stages.record import write_json
-from lightning_synther.stages.sizes import check_env
-from lightning_synther.stages.summary import ARMS, describe_scores, write_summary
-from lightning_synther.stages.synthesis import sample_store
-from lightning_synther.stages.synthesis_config import SynthesisConfig
-from lightning_synther.stages.training import TrainerFactory
+from lightning_synther.stages.config.module import ModuleConfig
+from lightning_synther.stages.config.sections import EvaluationConfig
+from lightning_synther.stages.config.sizes import check_env
+from lightning_synther.stages.config.synthesis import SynthesisConfig
+from lightning_synther.stages.evaluation import evaluate
+from lightning_synther.stages.record.ranks import is_rank_zero
+from lightning_synther.stages.record.stage import write_json
+from lightning_synther.stages.results.arms import AGENT, ARMS, COMPARED
+from lightning_synther.stages.results.summary import describe_scores, write_summary
+from lightning_synther.stages.synthetic.sampling import sample_store
+from lightning_synther.stages.trainer.checkpoints import load_checkpoint
+from lightning_synther.stages.trainer.training import TrainerFactory
 
 log = logging.getLogger(__name__)
 
@@ -56,11 +57,10 @@ class Run:
     def fit(self) -> None:
         """Run the missing stages, then train and evaluate the agent, then write the summary."""
         artefacts = self.chain.run() if self.chain is not None else None
-        results = {"agent": self._agent_stage(artefacts).run()}
-        for arm in ARMS:
+        results = {AGENT: self._agent_stage(artefacts).run()}
+        for arm in COMPARED:
             if artefacts is not None and self.config.comparison[arm]:
-                mixing = arm.removesuffix("_only")
-                results[arm] = self._agent_stage(artefacts, f"agent_{arm}", mixing=mixing).run()
+                results[arm] = self._agent_stage(artefacts, f"agent_{arm}", mixing=ARMS[arm].mixing).run()
         write_summary(self.run_dir, self.seed, results)
 
     def validate(self) -> None:
@@ -140,9 +140,7 @@ class Run:
                 "give an agent's, as in --ckpt_path=<run>/agent/final.ckpt"
             )
         check_env(named_env(cfg), agent.env, path)
-        results = evaluate(
-            self.factory, verb, agent, EvaluationData(EvaluationConfig(**cfg.evaluation.as_dict()))
-        )
+        results = evaluate(self.factory, verb, agent, EvaluationConfig(**cfg.evaluation.as_dict()))
         if is_rank_zero():
             self.run_dir.mkdir(parents=True, exist_ok=True)
             write_json(self.run_dir / f"{verb}.json", {"checkpoint": str(path), **results})

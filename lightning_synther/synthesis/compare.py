@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from lightning_synther.allocator import keep_freed_memory
 from lightning_synther.data.store import TransitionStore, describe
 from lightning_synther.data.synther_npz import import_npz
 from lightning_synther.diffusion.statistics import ColumnStatistics
@@ -18,7 +19,8 @@ from lightning_synther.errors import ConfigError, DataError
 from lightning_synther.synthesis import fidelity as measures
 from lightning_synther.synthesis.figures import fidelity_figure, novelty_figure
 from lightning_synther.synthesis.overview import pca_figure, reward_figure
-from lightning_synther.synthesis.simulation import simulator_errors
+from lightning_synther.synthesis.simulation import NUM_STEPS, simulator_errors
+from lightning_synther.synthesis.subsample import subsample, unit
 
 #: Lines of the table: a score, and what it says.
 LINES = {
@@ -44,6 +46,15 @@ LINES = {
     "action_beyond_1": "share with an action outside [-1, 1]",
 }
 
+#: How many synthetic records stand behind a line, by the name in `Fidelity.counts`; all where none is said.
+ROWS = {
+    "sliced_wasserstein": "sliced_wasserstein",
+    "dynamics_error": "dynamics",
+    "reward_error": "dynamics",
+    **{name: "simulator" for name in LINES if name.startswith("simulator_")},
+    **dict.fromkeys(("nearest", "memorised", "unsupported"), "nearest_queries"),
+}
+
 #: Pictures beside the table.
 PLOTS = {"marginals": fidelity_figure, "pca": pca_figure, "reward": reward_figure}
 
@@ -60,7 +71,8 @@ def fidelity(
 ) -> None:
     """Compare synthetic transitions with the real ones that their model was trained on.
 
-    Prints a table of scores, each beside what real held-out records score.
+    Prints a table of scores, each beside what real held-out records score and the number of synthetic records
+    that it is taken from: the slower ones read a part, chosen by seed. A million records take seconds.
 
     Args:
         real: store of the training transitions, or an NPZ file of SynthER's layout.
@@ -73,18 +85,20 @@ def fidelity(
         max_rows: rows read of each, at most.
         seed: of subsamples and projections.
     """
+    keep_freed_memory()
     with ExitStack() as stack:
         stores = _open(stack, real=real, synthetic=synthetic, heldout=heldout)
         store, made, other = stores["real"], stores["synthetic"], stores.get("heldout")
         result = measures.fidelity(
             store.rows, made.rows, None if other is None else other.rows, store.spec, max_rows, seed
         )
-        scores = dict(result.scores)
+        scores, counts = dict(result.scores), dict(result.counts)
         if task is not None:
             scores |= _simulate(
                 stores, EnvConfig(task, "states", action_repeat=action_repeat), max_rows, seed
             )
-        print(table(scores, result.counts))
+            counts["simulator"] = min(counts["synthetic"], NUM_STEPS)
+        print(table(scores, counts))
         if plot is not None:
             folder = Path(plot)
             folder.mkdir(parents=True, exist_ok=True)
@@ -93,7 +107,7 @@ def fidelity(
                 draw(reference.rows, made.rows, store.spec, seed=seed).savefig(folder / f"{name}.png")
             if result.novelty is not None:
                 novelty_figure(result.novelty).savefig(folder / "novelty.png")
-            text = json.dumps({"scores": scores, "counts": result.counts}, indent=2)
+            text = json.dumps({"scores": scores, "counts": counts}, indent=2)
             (folder / "fidelity.json").write_text(text + "\n")
             print(f"plots and fidelity.json in {folder}")
 
@@ -102,16 +116,16 @@ def table(scores: Mapping[str, float], counts: Mapping[str, int]) -> str:
     """The scores as lines, each with its floor, and what stands behind them."""
     width = max(map(len, LINES.values()))
     against = "held-out" if counts["heldout"] else "training"
-    lines = [f"{f'synthetic against {against} records':<{width}}  synthetic  real"]
+    lines = [f"{f'synthetic against {against} records':<{width}}  synthetic     real     rows"]
     for name, words in LINES.items():
         if name in scores:
             floor = scores.get(f"{name}_floor")
-            said = "" if floor is None else f"  {floor:.4f}"
-            lines.append(f"{words:<{width}}  {scores[name]:9.4f}{said}")
+            said = "" if floor is None else f"{floor:.4f}"
+            rows = counts[ROWS.get(name, "synthetic")]
+            lines.append(f"{words:<{width}}  {scores[name]:9.4f}  {said:>7}  {rows:>7}")
     lines.append(
         f"{counts['synthetic']} synthetic, {counts['training']} training and {counts['heldout']} held-out records; "
-        f"one-step predictor on {counts['dynamics']}; nearest neighbours of {counts['nearest_queries']} among "
-        f"{counts['nearest_candidates']}"
+        f"rows: synthetic ones behind a line; nearest neighbours among {counts['nearest_candidates']} of training"
     )
     if not counts["heldout"]:
         lines.append("no held-out records, so no floors, novelty or memorisation: give --heldout")
@@ -151,12 +165,11 @@ def _simulate(
             f"the records of {real.path} span {steps} steps, whose actions in between they do not hold: "
             "leave task out, or make the store with n_step 1"
         )
-    std = ColumnStatistics.of(real.rows[:max_rows]).std
-    scale = measures.unit(std)
+    scale = unit(ColumnStatistics.of(real.rows[:max_rows]).std)
     scores: dict[str, float] = {}
     for name, suffix in (("synthetic", ""), ("heldout" if "heldout" in stores else "real", "_floor")):
         store = stores[name]
-        rows = measures.subsample(store.rows, min(len(store), max_rows, 10_000), store.spec, seed)
-        errors = simulator_errors(rows, store.spec, env, scale)
+        rows = subsample(store.rows, min(len(store), max_rows, NUM_STEPS), store.spec, seed)
+        errors = simulator_errors(rows, store.spec, env, scale, seed=seed)
         scores |= {f"{score}{suffix}": value for score, value in errors.items()}
     return scores

@@ -21,7 +21,7 @@ from lightning_synther.errors import DataError
 from lightning_synther.networks.decoder import FrameDecoder
 from lightning_synther.networks.encoders import read_checkpoint
 from lightning_synther.seeding import derive_seed
-from lightning_synther.synthesis.fidelity import unit
+from lightning_synther.synthesis.subsample import unit
 from lightning_synther.transition import TransitionSpec
 
 if TYPE_CHECKING:

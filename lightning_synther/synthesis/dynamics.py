@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 
 from lightning_synther.seeding import derive_seed
-from lightning_synther.synthesis.novelty import thin
+from lightning_synther.synthesis.subsample import BLOCK_ROWS, thin
 from lightning_synther.transition import TransitionSpec
 
 NUM_FEATURES = 512
-#: Rows that the predictor is fitted to, and rows it judges; evenly spaced subsamples of what is given.
+#: Rows that the predictor is fitted to, and rows it judges; random subsamples of what is given.
 MAX_ROWS = 50_000
-_BLOCK_ROWS = 8_192
 
 
 class Dynamics:
@@ -23,7 +22,7 @@ class Dynamics:
     Args:
         rows: standardised rows (n, D), of which at most `MAX_ROWS` are fitted.
         spec: their layout.
-        seed: of the features.
+        seed: of the features and of the subsamples.
     """
 
     def __init__(self, rows: Tensor, spec: TransitionSpec, seed: int = 0, ridge: float = 1e-3) -> None:
@@ -32,7 +31,8 @@ class Dynamics:
         generator = torch.Generator().manual_seed(derive_seed(seed, "random features"))
         weight = torch.randn(self.num_inputs + 1, NUM_FEATURES, generator=generator)
         self.weight = weight / self.num_inputs**0.5
-        rows = thin(rows, MAX_ROWS)
+        self.seed = seed
+        rows = thin(rows, MAX_ROWS, seed)
         gram = ridge * len(rows) * torch.eye(self.num_inputs + 1 + NUM_FEATURES, dtype=torch.float64)
         product = torch.zeros(len(gram), self.targets.stop - self.targets.start, dtype=torch.float64)
         for features, targets in self._blocks(rows):
@@ -50,7 +50,7 @@ class Dynamics:
 
         Over reward and next observation together, and over the reward alone.
         """
-        rows = thin(rows, MAX_ROWS)
+        rows = thin(rows, MAX_ROWS, self.seed)
         squares = torch.zeros(self.targets.stop - self.targets.start, dtype=torch.float64)
         for features, targets in self._blocks(rows):
             squares += (targets - features @ self.solution).square().sum(0)
@@ -62,5 +62,5 @@ class Dynamics:
         return self.errors(rows)[0]
 
     def _blocks(self, rows: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-        for block in rows.split(_BLOCK_ROWS):
+        for block in rows.split(BLOCK_ROWS):
             yield self.features(block), block[:, self.targets].double()

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lightning_synther.data.disk import full_disk_is_one_sentence
 from lightning_synther.data.episodes import Episodes
-from lightning_synther.data.store_writer import full_disk_is_one_sentence
 from lightning_synther.networks.timm_encoder import TimmEncoder
 from lightning_synther.progress import Progress
 

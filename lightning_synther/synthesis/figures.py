@@ -12,14 +12,10 @@ import numpy as np
 import torch
 
 from lightning_synther.evaluation.figures import HELDOUT, REAL, SYNTHETIC, TITLE, new_figure
-from lightning_synther.synthesis.fidelity import (
-    Rows,
-    correlation_difference,
-    correlations,
-    ks_statistic,
-    subsample,
-)
+from lightning_synther.synthesis.joint import correlation_difference, correlations
+from lightning_synther.synthesis.marginals import ks_statistic
 from lightning_synther.synthesis.novelty import Novelty
+from lightning_synther.synthesis.subsample import Rows, subsample
 from lightning_synther.transition import TransitionSpec
 
 if TYPE_CHECKING:

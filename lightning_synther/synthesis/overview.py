@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from lightning_synther.evaluation.figures import REAL, SYNTHETIC, new_figure
-from lightning_synther.synthesis.fidelity import Rows, ks_statistic
 from lightning_synther.synthesis.figures import MAX_ROWS, draw_marginal, sample_both
+from lightning_synther.synthesis.marginals import ks_statistic
+from lightning_synther.synthesis.subsample import Rows
 from lightning_synther.transition import TransitionSpec
 
 if TYPE_CHECKING:

@@ -8,22 +8,27 @@ from torch import Tensor
 from lightning_synther.envs.config import EnvConfig
 from lightning_synther.envs.simulator import Simulator
 from lightning_synther.errors import DataError
-from lightning_synther.synthesis.novelty import thin
+from lightning_synther.synthesis.subsample import thin
 from lightning_synther.transition import TransitionSpec
 
 NUM_STEPS = 500
 
 
 def simulator_errors(
-    rows: Tensor, spec: TransitionSpec, env: EnvConfig, scale: Tensor, num_steps: int = NUM_STEPS
+    rows: Tensor,
+    spec: TransitionSpec,
+    env: EnvConfig,
+    scale: Tensor,
+    num_steps: int = NUM_STEPS,
+    seed: int = 0,
 ) -> dict[str, float]:
     """Compare rows (N, D) of states, in data units, with one step of the simulator each.
 
-    At most ``num_steps`` evenly spaced rows are taken. ``scale`` (D,) holds the data's standard deviations, the
-    unit of the errors: ``simulator_dynamics_error`` and ``simulator_reward_error`` are root mean squared errors of
-    next state and reward; ``simulator_state_error`` is how far the given state is from any that exists (a pair of
-    sine and cosine, say, that no angle has); ``simulator_diverged`` is the share of steps that the simulator could
-    not take, which count in no other error.
+    At most ``num_steps`` of the rows are taken, chosen by ``seed``. ``scale`` (D,) holds the data's standard
+    deviations, the unit of the errors: ``simulator_dynamics_error`` and ``simulator_reward_error`` are root mean
+    squared errors of next state and reward; ``simulator_state_error`` is how far the given state is from any that
+    exists (a pair of sine and cosine, say, that no angle has); ``simulator_diverged`` is the share of steps that
+    the simulator could not take, which count in no other error.
 
     Raises `ConfigError` for a task whose observation hides part of the state, `DataError` for rows of other sizes
     or where the simulator can take no step at all.
@@ -35,7 +40,7 @@ def simulator_errors(
             f"the records have {spec.observation_dim} and {spec.action_dim}: give the task of these states "
             "(latents cannot be simulated)"
         )
-    records = thin(rows, num_steps).double()
+    records = thin(rows, num_steps, seed).double()
     parts = {name: records[:, columns].numpy() for name, columns in spec.fields.items()}
     units = {name: scale[columns].double().numpy() for name, columns in spec.fields.items()}
     squares: dict[str, list[float]] = {"state": [], "dynamics": [], "reward": []}

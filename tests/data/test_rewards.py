@@ -13,8 +13,8 @@ from lightning_synther.data.datamodules import ReplayData
 from lightning_synther.data.rewards import describe_episodes
 from lightning_synther.data.store_writer import StoreWriter
 from lightning_synther.errors import ConfigError, DataError
+from lightning_synther.stages.config.dataset import DatasetConfig
 from lightning_synther.stages.data import SynthERData
-from lightning_synther.stages.dataset_config import DatasetConfig
 from lightning_synther.transition import TransitionSpec
 
 SPEC = TransitionSpec(observation_dim=2, action_dim=1, discount=0.99)

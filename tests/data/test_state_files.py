@@ -4,9 +4,9 @@ import h5py
 import numpy as np
 import pytest
 
+from lightning_synther.data.state_d4rl import ENVIRONMENTS
 from lightning_synther.data.state_dataset import StateDataset
 from lightning_synther.data.state_formats import load_states
-from lightning_synther.data.state_hdf5 import ENVIRONMENTS
 from lightning_synther.data.synther_npz import export_npz
 from lightning_synther.envs.config import EnvConfig
 from lightning_synther.envs.factory import make_env

@@ -11,8 +11,7 @@ from lightning_synther.agents.td3_bc_module import TD3BC
 from lightning_synther.errors import ConfigError, DataError
 from lightning_synther.networks.custom_encoder import CustomEncoder
 from lightning_synther.networks.frozen import load_encoder, save_encoder
-from lightning_synther.stages.callbacks import save_module
-from lightning_synther.stages.checkpoints import load_checkpoint
+from lightning_synther.stages.trainer.checkpoints import load_checkpoint, save_module
 
 ENV = {"task": "cartpole_swingup", "image_size": 16}
 

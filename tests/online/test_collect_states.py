@@ -54,3 +54,23 @@ def test_a_store_that_exists_is_left_alone(tmp_path):
     collect(tmp_path / "store", episodes=1)
     with pytest.raises(ConfigError, match="exists: give another path"):
         collect(tmp_path / "store", episodes=1)
+
+
+def test_several_policies_take_turns(tmp_path):
+    mixed = collect_states(
+        "cheetah_run", "random+medium", str(tmp_path / "mixed"), episodes=4, time_limit=0.2
+    )
+    alone = {
+        policy: collect_states("cheetah_run", policy, str(tmp_path / policy), episodes=4, time_limit=0.2)
+        for policy in ("random", "medium")
+    }
+    length = len(mixed) // 4
+    for episode, policy in enumerate(("random", "medium", "random", "medium")):
+        rows = slice(episode * length, (episode + 1) * length)
+        np.testing.assert_array_equal(mixed.rows[rows], alone[policy].rows[rows])
+
+
+def test_of_several_policies_each_has_to_exist(tmp_path):
+    with pytest.raises(ConfigError, match="no policy 'none'"):
+        collect_states("cheetah_run", "random+none", str(tmp_path / "store"))
+    assert not (tmp_path / "store").exists()

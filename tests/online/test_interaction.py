@@ -6,6 +6,7 @@ import torch
 
 from lightning_synther.errors import ConfigError
 from lightning_synther.online.interaction import OnlineData
+from tests.agents.tiny import trainer as quiet_trainer
 
 ENV = {"task": "cartpole_balance", "observation": "states", "time_limit": 0.2}  # 10 agent steps an episode
 
@@ -35,16 +36,7 @@ class Counter(pl.LightningModule):
 def fit(max_steps=24, callbacks=(), ckpt_path=None, logger=False, **options):
     data = OnlineData(ENV, **({"start_steps": 20, "batch_size": 4} | options))
     agent = Counter()
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_steps=max_steps,
-        logger=logger,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        log_every_n_steps=1,
-        callbacks=list(callbacks),
-    )
+    trainer = quiet_trainer(max_steps, logger=logger, log_every_n_steps=1, callbacks=list(callbacks))
     trainer.fit(agent, data, ckpt_path=ckpt_path)
     return trainer, agent, data
 

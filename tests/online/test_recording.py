@@ -15,6 +15,7 @@ from lightning_synther.online.environments import Environments
 from lightning_synther.online.interaction import OnlineData
 from lightning_synther.online.recording import Recording
 from lightning_synther.seeding import derive_seed
+from tests.agents.tiny import trainer as quiet_trainer
 
 STEPS = 5  # of an episode
 QUICK = {"time_limit": 0.1, "num_workers": 0, "progress": False, "policy": "medium_replay"}
@@ -142,14 +143,7 @@ class Still(pl.LightningModule):
 def fit(record, max_steps, ckpt_path=None, save=None):
     env = {"task": "cartpole_swingup", "observation": "states", "time_limit": 0.1}
     data = OnlineData(env, start_steps=4, batch_size=2, updates_per_step=4, record=str(record))
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_steps=max_steps,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-    )
+    trainer = quiet_trainer(max_steps)
     trainer.fit(Still(), data, ckpt_path=ckpt_path)
     if save:
         trainer.save_checkpoint(save)

@@ -9,6 +9,7 @@ from lightning_synther.data.store import TransitionStore
 from lightning_synther.data.store_writer import StoreWriter
 from lightning_synther.errors import ConfigError
 from lightning_synther.online.synthetic import OnlineSynthERData, Synthesis
+from tests.agents.tiny import trainer as quiet_trainer
 
 ENV = {"task": "cartpole_balance", "observation": "states", "time_limit": 0.2}  # 10 agent steps an episode
 
@@ -19,8 +20,9 @@ class Marked:
     def __init__(self, folder, count=40):
         self.folder, self.count, self.calls, self.forgotten = folder, count, [], []
 
-    def __call__(self, rows, spec, num_steps, previous, agent):
-        self.calls.append((num_steps, previous, len(rows), spec))
+    def __call__(self, real):
+        spec, num_steps = real.spec, real.num_steps
+        self.calls.append((num_steps, real.previous, len(real.rows), spec))
         made = torch.zeros(self.count, spec.dim)
         made[:, spec.fields["reward"]] = num_steps
         path = self.folder / str(num_steps)
@@ -52,15 +54,7 @@ def fit(tmp_path, max_steps=60, **options):
     data.resynthesise = Marked(tmp_path)
     agent = SAC(**data.agent_arguments(), hidden_dim=8)
     seen = Batches()
-    trainer = pl.Trainer(
-        accelerator="cpu",
-        max_steps=max_steps,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[seen],
-    )
+    trainer = quiet_trainer(max_steps, callbacks=[seen])
     trainer.fit(agent, data)
     return data, seen.rewards
 

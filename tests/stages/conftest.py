@@ -25,7 +25,7 @@ def _one_thread() -> Iterator[None]:
 def _render_in_this_process() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ScoredAgent, "eval_workers", 0)
-        patch.setattr("lightning_synther.stages.encoder.check_rendering", lambda env: None)
+        patch.setattr("lightning_synther.stages.real.encoder.check_rendering", lambda env: None)
         yield
 
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import json
-import logging
 
 import pytest
 import torch
 
 from lightning_synther.__main__ import main
 from lightning_synther.data.store import TransitionStore
-from lightning_synther.stages.checkpoints import load_checkpoint
-from tests.stages.tiny import STAGES, arguments, fit
+from lightning_synther.stages.trainer.checkpoints import load_checkpoint
+from tests.stages.tiny import STAGES, arguments, fit, reused, said_by_stages
 
 
 @pytest.fixture
@@ -19,19 +18,9 @@ def refit(root, run, tmp_path, caplog):
     """Run ``fit`` on the copied run; what each stage said, by its name."""
 
     def call(*more: str) -> dict[str, str]:
-        caplog.clear()
-        with caplog.at_level(logging.INFO, logger="lightning_synther"):
-            fit(tmp_path / "tiny.yaml", root, run, *more)
-        said: dict[str, str] = {}
-        for name, _, words in (message.partition(": ") for message in caplog.messages):
-            said.setdefault(name, words)
-        return {name: said[name] for name in STAGES if name in said}
+        return said_by_stages(caplog, STAGES, lambda: fit(tmp_path / "tiny.yaml", root, run, *more))
 
     return call
-
-
-def reused(said: dict[str, str]) -> list[str]:
-    return [name for name, words in said.items() if words == "finished earlier, reused"]
 
 
 def test_a_run_leaves_every_stage_and_a_summary(finished_run):

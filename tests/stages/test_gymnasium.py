@@ -11,7 +11,7 @@ import pytest
 from lightning_synther.__main__ import main
 from lightning_synther.data.state_dataset import StateDataset
 from lightning_synther.data.state_formats import load_states
-from lightning_synther.stages.checkpoints import load_checkpoint
+from lightning_synther.stages.trainer.checkpoints import load_checkpoint
 from tests.stages.tiny import CONFIGS
 
 gymnasium = pytest.importorskip("gymnasium", reason="the extra `gymnasium` is not installed")

@@ -13,7 +13,7 @@ import yaml
 from lightning_synther.__main__ import main
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.data.store_writer import StoreWriter
-from lightning_synther.stages.checkpoints import load_checkpoint
+from lightning_synther.stages.trainer.checkpoints import load_checkpoint
 from lightning_synther.transition import TransitionSpec
 from tests.stages.tiny import CONFIGS
 
@@ -86,7 +86,7 @@ def test_it_resumes_from_its_last_checkpoint(finished_run, tmp_path, caplog, mon
     whole = load_checkpoint(tmp_path / "alone" / "diffusion" / "final.ckpt").state_dict()
 
     argv = rows_config(tmp_path / "again.yaml", finished_run)
-    monkeypatch.setattr("lightning_synther.stages.training.save_final", lambda *_: 1 / 0)
+    monkeypatch.setattr("lightning_synther.stages.trainer.training.save_final", lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         main(argv)
     monkeypatch.undo()

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
 import yaml
 
 from lightning_synther.__main__ import main
@@ -88,3 +91,26 @@ def fit(config: Path, root: Path, run_dir: Path, *more: str) -> dict[str, Any]:
     assert main(arguments(config, root, run_dir, *more)) == 0
     summary: dict[str, Any] = json.loads((run_dir / "summary.json").read_text())
     return summary
+
+
+def said_by_stages(
+    caplog: pytest.LogCaptureFixture, stages: Sequence[str], run: Callable[[], object]
+) -> dict[str, str]:
+    """What each stage said first while ``run`` was called, by its name."""
+    caplog.clear()
+    with caplog.at_level(logging.INFO, logger="lightning_synther"):
+        run()
+    said: dict[str, str] = {}
+    for name, _, words in (message.partition(": ") for message in caplog.messages):
+        said.setdefault(name, words)
+    return {name: said[name] for name in stages if name in said}
+
+
+def reused(said: dict[str, str]) -> list[str]:
+    """The stages that were not run again."""
+    return [name for name, words in said.items() if words == "finished earlier, reused"]
+
+
+def rebuilt(said: dict[str, str]) -> list[str]:
+    """The stages that were."""
+    return [name for name in said if name not in reused(said)]

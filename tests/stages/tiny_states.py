@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from lightning_synther.__main__ import main
-from tests.stages.tiny import CONFIGS
+from tests.stages import tiny
 
-BASE = CONFIGS / "state_offline.yaml"
+BASE = tiny.CONFIGS / "state_offline.yaml"
 STAGES = (
     "dataset",
     "states",
@@ -23,18 +23,11 @@ STAGES = (
     "evaluation_real_only",
 )
 TINY: dict[str, Any] = {
+    **{name: tiny.TINY[name] for name in ("synthesis", "trainer", "evaluation", "checkpoint_every")},
     "diffusion": {
+        **tiny.TINY["diffusion"],
         "model": {"width": 16, "num_layers": 1, "sampler": "dpmpp_2m_sde", "num_sampling_steps": 2},
-        "training": {
-            "max_steps": 12,
-            "batch_size": 16,
-            "updates_per_step": 2,
-            "checkpoint_every": 4,
-            "validate_every": 4,
-        },
-        "monitor": {"num_transitions": 20},
     },
-    "synthesis": {"num_transitions": 100, "chunk_size": 30},
     "model": {"init_args": {"hidden_dim": 8}},
     "data": {
         "init_args": {
@@ -48,9 +41,6 @@ TINY: dict[str, Any] = {
             },
         }
     },
-    "trainer": {"max_steps": 12, "val_check_interval": None, "accelerator": "cpu"},
-    "evaluation": {"episodes": 2},
-    "checkpoint_every": 4,
 }
 
 

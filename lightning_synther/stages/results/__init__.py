@@ -1,0 +1,1 @@
+"""What a finished run says, and what several runs say together."""
