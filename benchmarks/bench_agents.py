@@ -111,10 +111,11 @@ def peer_arms(batch: Transition) -> dict[str, Callable[[], Any]]:
 
 
 def ensemble_arms(batch: Transition) -> dict[str, Callable[[], Any]]:
-    """The same agents with 2 and with 10 critics."""
+    """The same agents with 2 and with 10 critics, in float32 and bf16-mixed."""
     return {
-        f"{name} {count} critics": ours(name, {**settings, "num_critics": count}, batch)
+        f"{name}{suffix} {count} critics": wrap(ours(name, {**settings, "num_critics": count}, batch))
         for name, settings in ENSEMBLES.items()
+        for suffix, wrap in (("", lambda update: update), ("_bf16", bf16))
         for count in (2, 10)
     }
 
