@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -159,7 +160,12 @@ def main() -> None:
     print(table(rows), flush=True)
     if args.quality:
         results |= judge(args, results)
-    print(save("resynthesis", {"settings": vars(args), "seconds": taken, "results": results}, "torch"))
+    # No folder of whoever measured.
+    settings = {
+        key: Path(str(value)).name if key in ("real", "heldout") else value
+        for key, value in vars(args).items()
+    }
+    print(save("resynthesis", {"settings": settings, "seconds": taken, "results": results}, "torch"))
 
 
 def judge(args: argparse.Namespace, results: dict[str, Any]) -> dict[str, Any]:
