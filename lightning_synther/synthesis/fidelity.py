@@ -76,7 +76,7 @@ def fidelity(
     maps are read in place. Without held-out rows the training rows stand in for them, which flatters a model that
     memorises: then there are neither floors nor `Novelty`.
 
-    A million rows of a hundred numbers take about 8 seconds of one core (`benchmarks/bench_fidelity.py`).
+    A million rows of a hundred numbers take about 7 seconds of one core (`benchmarks/bench_fidelity.py`).
 
     Raises `DataError` for rows of another spec, with values that are not finite, or fewer than two.
 

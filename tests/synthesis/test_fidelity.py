@@ -250,7 +250,7 @@ def test_a_million_rows_take_seconds():
     million = np.lib.stride_tricks.as_strided(rows, (1_000_000, spec.dim), (0, 4))
     start = time.process_time()
     scores = fidelity(million, million, rows, spec).scores
-    assert time.process_time() - start < 60  # measured: about 6 s of one core
+    assert time.process_time() - start < 60
     assert scores["ks_mean"] > 0.4  # of a million times the same row
 
 
