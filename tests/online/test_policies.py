@@ -75,16 +75,17 @@ def test_a_saved_policy_acts_like_the_one_in_memory(policy_file):
     assert np.array_equal(loaded.act(states, np.random.default_rng(2)), expected)
 
 
-def test_shipped_medium_policy_is_medium():
-    assert available_policies("cheetah_run") == ["random", "medium"]
-    card = read_card("medium", "cheetah_run")
+@pytest.mark.parametrize(("level", "low", "high"), [("medium", 400, 550), ("expert", 740, 1000)])
+def test_shipped_policies_are_of_their_level(level, low, high):
+    assert available_policies("cheetah_run") == ["random", "expert", "medium"]
+    card = read_card(level, "cheetah_run")
     assert card["task"] == "cheetah_run"
     assert len(card["returns"]) == len(card["returns_deterministic"]) == 10
-    assert 400 <= np.mean(card["returns"]) <= 550
+    assert low <= np.mean(card["returns"]) <= high
     from lightning_synther.online.export import play
 
     env = EnvConfig("cheetah_run", observation="states", action_repeat=card["action_repeat"])
-    assert 400 <= play(load_policy("medium", "cheetah_run"), env, seed=1) <= 550
+    assert low <= play(load_policy(level, "cheetah_run"), env, seed=1) <= high
 
 
 def test_random_policy_is_uniform_for_any_task():
@@ -99,7 +100,7 @@ def test_random_policy_is_uniform_for_any_task():
 
 
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(ConfigError, match="no policy 'mediun' for cheetah_run: choose one of random, medium"):
+    with pytest.raises(ConfigError, match="no policy 'mediun' for cheetah_run: choose one of random, expert, medium"):
         load_policy("mediun", "cheetah_run")
 
 
