@@ -100,7 +100,9 @@ def test_random_policy_is_uniform_for_any_task():
 
 
 def test_unknown_name_lists_the_known_ones():
-    with pytest.raises(ConfigError, match="no policy 'mediun' for cheetah_run: choose one of random, expert, medium"):
+    with pytest.raises(
+        ConfigError, match="no policy 'mediun' for cheetah_run: choose one of random, expert, medium"
+    ):
         load_policy("mediun", "cheetah_run")
 
 
