@@ -31,18 +31,18 @@ from report import machine
 
 from lightning_synther import agents
 from lightning_synther.allocator import keep_freed_memory
+from lightning_synther.data.conditions import read_condition
 from lightning_synther.data.datamodules import ReplayData
-from lightning_synther.data.rewards import EPISODES, describe_episodes
 from lightning_synther.data.store import TransitionStore
-from lightning_synther.data.store_writer import StoreWriter
 from lightning_synther.data.updates import UpdateData
 from lightning_synther.envs.control import ControlEnv, EnvConfig
+from lightning_synther.online.collect_states import collect_states
+from lightning_synther.online.export import play
 from lightning_synther.online.interaction import OnlineData
-from lightning_synther.online.policies import BehaviourPolicy, RandomPolicy, load_policy
+from lightning_synther.online.policies import load_policy
 from lightning_synther.seeding import derive_seed
 from lightning_synther.stages.trainer.callbacks import SeedEveryStep
 from lightning_synther.stages.trainer.precision import use_fast_float32
-from lightning_synther.transition import TransitionSpec
 
 OFFLINE_TASK, ONLINE_TASKS = "cheetah_run", ("cartpole_swingup", "reacher_easy")
 EPISODES_EACH, GAMMA = 20, 0.99
@@ -70,55 +70,21 @@ def mixed_store(path: Path, episodes: int) -> TransitionStore:
     """Transitions of ``episodes`` episodes of each policy; the one that is there, where one is."""
     if path.is_dir():
         return TransitionStore.open(path)
-    env = ControlEnv(EnvConfig(OFFLINE_TASK, "states"))
-    policies = {name: load_policy(name, OFFLINE_TASK) for name in ("medium", "random")}
-    played = [
-        play(env, policy, derive_seed(0, "learning", name, i))
-        for name, policy in policies.items()
-        for i in range(episodes)
-    ]
-    rows = np.concatenate(played)
-    spec = TransitionSpec(env.observation_shape[0], env.action_dim, GAMMA)
-    returns = [float(part[:, spec.fields["reward"]].sum()) for part in played]
-    extra = {
-        "task": OFFLINE_TASK,
-        "action_repeat": 2,
-        "returns": {name: returns[i * episodes : (i + 1) * episodes] for i, name in enumerate(policies)},
-        **describe_episodes(returns, [len(part) for part in played]),
-    }
-    with StoreWriter(
-        path, spec, len(rows), seed=0, producer="learning", fingerprint="", chunk_size=len(rows), extra=extra
-    ) as writer:
-        writer.write(0, rows)
-        return writer.commit()
-
-
-def play(env: ControlEnv, policy: BehaviourPolicy, seed: int) -> np.ndarray:
-    """Rows s, a, r, s' (T, D) of one episode."""
-    rng, rows, last, state = np.random.default_rng(seed), [], False, env.reset(seed)
-    while not last:
-        action = policy.act(state[None], rng)[0]
-        result = env.step(action)
-        rows.append(np.concatenate([state, action, [result.reward], result.observation]))
-        state, last = result.observation, result.last
-    return np.stack(rows).astype(np.float32)
+    return collect_states(OFFLINE_TASK, "medium+random", str(path), episodes=2 * episodes, gamma=GAMMA)
 
 
 def described(store: TransitionStore) -> str:
-    """What the data's policies returned, in words."""
+    """What the data are, in words."""
     extra = store.metadata.extra
-    each = [
-        f"{len(values)} episodes of {name} (mean {np.mean(values):.0f})"
-        for name, values in extra["returns"].items()
-    ]
-    return f"{' and '.join(each)}, the best {extra[EPISODES]['return_max']:.0f}"
+    rewards = store.rows[:, store.spec.fields["reward"]].flatten()
+    returns = np.bincount(read_condition(store.path, "episode").flatten().long().numpy(), rewards)
+    return f"{extra['name']} in turn, {len(returns)} episodes (mean {returns.mean():.0f}, best {returns.max():.0f})"
 
 
 def random_return(task: str, episodes: int = 10) -> float:
     """Mean return of uniform actions."""
-    env = ControlEnv(EnvConfig(task, "states"))
-    policy, reward = RandomPolicy(task, env.action_dim), env.observation_shape[0] + env.action_dim
-    return float(np.mean([play(env, policy, seed)[:, reward].sum() for seed in range(episodes)]))
+    policy, env = load_policy("random", task), EnvConfig(task, "states")
+    return float(np.mean([play(policy, env, seed) for seed in range(episodes)]))
 
 
 class Curve(Callback):

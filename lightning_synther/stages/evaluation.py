@@ -5,28 +5,19 @@ from __future__ import annotations
 from typing import Any
 
 import lightning.pytorch as pl
-from torch.utils.data import DataLoader
 
 from lightning_synther.agents.agent import Agent
-from lightning_synther.evaluation.episodes import episode_loader
+from lightning_synther.data.updates import EpisodesMixin
 from lightning_synther.stages.config.sections import EvaluationConfig
 from lightning_synther.stages.trainer.training import TrainerFactory, interruptible
 
 
-class EvaluationData(pl.LightningDataModule):
+class EvaluationData(EpisodesMixin, pl.LightningDataModule):
     """Seeds of the final evaluation's episodes."""
 
     def __init__(self, config: EvaluationConfig) -> None:
         super().__init__()
-        self.config = config
-
-    def val_dataloader(self) -> DataLoader[int]:
-        """Batches of episode seeds; the episodes of a batch are stepped together."""
-        return episode_loader(self.config.episodes, self.config.seed)
-
-    def test_dataloader(self) -> DataLoader[int]:
-        """The same episodes."""
-        return self.val_dataloader()
+        self.eval_episodes, self.eval_seed = config.episodes, config.seed
 
 
 def evaluate(
