@@ -16,25 +16,28 @@ from typing import Any
 RESULTS = Path(__file__).parent / "results"
 
 
-def interleaved(arms: dict[str, Callable[[], Any]], repeats: int) -> dict[str, dict[str, float]]:
-    """Run every arm once, then ``repeats`` times in turn; median wall-clock and CPU seconds of each.
+def in_turn(arms: dict[str, Callable[[], Any]], repeats: int) -> dict[str, list[dict[str, float]]]:
+    """Run every arm once, then ``repeats`` times in turn; wall-clock and CPU seconds of each call.
 
-    In turn, so that whatever else the machine does hits all arms alike: ratios keep their meaning on a busy
-    one.
+    In turn, so that whatever else the machine does hits all arms alike: ratios and differences keep their
+    meaning on a busy one.
     """
-    seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in arms}
+    seconds: dict[str, list[dict[str, float]]] = {name: [] for name in arms}
     for turn in range(repeats + 1):
         for name, arm in arms.items():
             wall, cpu = time.perf_counter(), time.process_time()
             arm()
+            spent = {"wall_s": time.perf_counter() - wall, "cpu_s": time.process_time() - cpu}
             if turn:
-                seconds[name].append((time.perf_counter() - wall, time.process_time() - cpu))
+                seconds[name].append(spent)
+    return seconds
+
+
+def interleaved(arms: dict[str, Callable[[], Any]], repeats: int) -> dict[str, dict[str, float]]:
+    """Median wall-clock and CPU seconds of each arm, called `in_turn`."""
     return {
-        name: {
-            "wall_s": statistics.median(w for w, _ in taken),
-            "cpu_s": statistics.median(c for _, c in taken),
-        }
-        for name, taken in seconds.items()
+        name: {clock: statistics.median(call[clock] for call in calls) for clock in ("wall_s", "cpu_s")}
+        for name, calls in in_turn(arms, repeats).items()
     }
 
 
