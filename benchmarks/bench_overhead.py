@@ -1,10 +1,10 @@
 """What Lightning's loop, the callbacks and the dataloader add to a gradient update.
 
-Two arms in turn: a bare loop of ``agent.update(batch)`` on one prepared batch, by an agent that no Trainer has, and the
-same number of updates through the Trainer that `fit` uses (checkpoint and seeding callbacks, TensorBoard logger, batches
-drawn by the data module). The difference, per update, is the framework's own cost, sampling of batches included. An
-update takes ten times as long as what is added to it and scatters by as much, so the difference is taken turn by turn;
-its median is given with the quartiles.
+Two arms in turn: a bare loop of ``agent.update(batch)`` on one prepared batch, by an agent that no Trainer has, and
+the same number of updates through the Trainer that `fit` uses (checkpoint and seeding callbacks, TensorBoard logger,
+batches drawn by the data module). The difference, per update, is the framework's own cost, sampling of batches
+included. An update takes ten times as long as what is added to it and scatters by as much, so the difference is taken
+turn by turn; its median is given with the quartiles.
 
     python benchmarks/bench_overhead.py --repeats 9
 """
