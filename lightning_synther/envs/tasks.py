@@ -6,13 +6,16 @@ dm_control chooses its OpenGL platform when it is imported and never again, so e
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import functools
+import importlib
 import logging
 import os
 import sys
 from types import ModuleType
 
+from lightning_synther.envs.worker import in_worker
 from lightning_synther.errors import BackendError, ConfigError
 
 APT_PACKAGES = "libegl1 libgl1 libopengl0 libglx-mesa0"
@@ -21,12 +24,26 @@ APT_PACKAGES = "libegl1 libgl1 libopengl0 libglx-mesa0"
 def use_headless_rendering() -> None:
     """Render through EGL on a Linux machine without a display, unless ``MUJOCO_GL`` already says otherwise.
 
+    Called before anything loads an OpenGL library.
+
     Mesa's software rasterizer draws one 84x84 image 8 % faster in the calling thread than through its thread
     pool, and the processes of a pool would fight over the cores (``LP_NUM_THREADS``; GPU drivers ignore it).
     """
     if sys.platform == "linux" and not os.environ.get("DISPLAY"):
         os.environ.setdefault("MUJOCO_GL", "egl")
     os.environ.setdefault("LP_NUM_THREADS", "0")
+    if not in_worker():  # 90 MB that a renderer does not need
+        _load_triton_first()
+
+
+def _load_triton_first() -> None:
+    """Load Triton's library before Mesa's, where torch has brought it.
+
+    Both contain an LLVM, and Triton's (3.7) takes the symbols of one that is there already: an import of torchvision or
+    `torch.compile` after the first rendered frame would end in a segmentation fault. In this order both work.
+    """
+    with contextlib.suppress(ImportError):
+        importlib.import_module("triton._C.libtriton")
 
 
 @functools.cache

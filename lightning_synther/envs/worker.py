@@ -21,6 +21,12 @@ from typing import Any
 from lightning_synther.errors import BackendError, SyntherError
 
 _COMMAND = "from lightning_synther.envs.worker import serve; serve({})"
+_serving = False
+
+
+def in_worker() -> bool:
+    """Whether this process is a `WorkerProcess`: it hosts its object, and will never load torch."""
+    return _serving
 
 
 class LocalWorker:
@@ -140,6 +146,8 @@ def wait_for_any(workers: Sequence[Worker]) -> list[Worker]:
 
 def serve(descriptor: int) -> None:
     """Main function of the process: build the object, then answer calls until the other end closes."""
+    global _serving
+    _serving = True
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     connection = Connection(descriptor)
     try:

@@ -73,3 +73,18 @@ def test_environments_collection_and_rollout_start_without_torch():
         "print('torch' in sys.modules, 'dm_control' in sys.modules)\n"
     )
     assert run_python(code).stdout.split() == ["False", "False"]
+
+
+def test_torch_vision_may_be_imported_after_the_first_frame():
+    """Triton's LLVM and Mesa's in one process: whoever renders first must not crash what is imported later."""
+    code = (
+        "import sys\n"
+        "from lightning_synther.envs.control import ControlEnv\n"
+        "from lightning_synther.envs.config import EnvConfig\n"
+        "frame = ControlEnv(EnvConfig('cheetah_run')).reset(0)\n"
+        "assert 'torch' not in sys.modules and frame.mean() > 10\n"
+        "import torch, torchvision\n"
+        "print('alive')\n"
+    )
+    done = run_python(code)
+    assert done.stdout == "alive\n", (done.returncode, done.stderr)
