@@ -43,15 +43,17 @@ def main() -> None:
         for card in longest.values():
             steps, returns = zip(*card["learning_curve"], strict=True)
             axis.plot([step / 1000 for step in steps], returns, color="tab:blue", linewidth=1.2)
+        last = max(card["agent_steps"] for card in cards)
         for card in cards:
+            early = card["agent_steps"] < last / 2  # the label on the side where there is room
             point = card["agent_steps"] / 1000, card["return_mean"]
             axis.plot(*point, "o", color="tab:orange", markersize=5)
             axis.annotate(
                 f"{card['level']} {card['return_mean']:.0f}",
                 point,
-                (-4, -12),
+                (6, -12) if early else (-4, -14),
                 textcoords="offset points",
-                ha="right",
+                ha="left" if early else "right",
                 fontsize=8,
             )
         axis.set_title(task, fontsize=10)
