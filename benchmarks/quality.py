@@ -49,7 +49,9 @@ def samplers(sigma_min: float, sigma_max: float, brief: bool) -> Samplers:
     """What is compared, by name; ``auto`` levels are those of the data."""
     auto = (sigma_min, sigma_max)
     chosen = {REFERENCE: DiffusionSampler("stochastic_heun", 128)}
-    chosen |= {f"dpmpp_2m_sde {n}, auto": DiffusionSampler("dpmpp_2m_sde", n, *auto) for n in (8, 10, 15, 20)}
+    chosen |= {
+        f"dpmpp_2m_sde {n}, auto": DiffusionSampler("dpmpp_2m_sde", n, *auto) for n in (8, 10, 12, 15, 20)
+    }
     chosen["dpmpp_2m_sde 20, 0.002-80"] = DiffusionSampler("dpmpp_2m_sde", 20)
     if brief:
         return chosen

@@ -21,8 +21,10 @@ import torch
 from torch import Tensor
 
 NUM_QUERIES, NUM_ROWS = 256, 16_384
-START_ERROR = 0.005
-"""Relative error of the widest direction's deviation at the start."""
+START_ERROR = 0.02
+"""Relative error of the widest direction's deviation at the start. A sampler that adds noise forgets it, and with few
+steps a wider range costs more: on Gaussian rows 12 steps of ``dpmpp_2m_sde`` end 5 % too wide with 0.02, 7 % with
+0.005. Deterministic samplers keep it."""
 SMALLEST, LARGEST = 0.02, 0.1
 """Bounds of sigma_min, in deviations of the columns. Above 0.1, 1 % of the variance of every column would be
 lost; below 0.02, more than two deviations below the median noise of training, networks have seen little."""
