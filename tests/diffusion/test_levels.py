@@ -107,5 +107,13 @@ def test_a_model_with_levels_from_the_data(tmp_path):
 
 
 def test_given_levels_need_no_data():
-    assert (build().sampler.sigma_min, build().sampler.sigma_max) == (0.002, 80.0)
-    assert "data_sigmas" not in build().state_dict()
+    published = build(sigma_min=0.002, sigma_max=80.0)
+    assert (published.sampler.sigma_min, published.sampler.sigma_max) == (0.002, 80.0)
+    assert "data_sigmas" not in published.state_dict()
+
+
+def test_the_default_is_few_steps_between_levels_of_the_data():
+    model = LatentDiffusion(SPEC.to_dict(), width=16, num_layers=1)
+    model.fit_normalizer(normal(500, SPEC.dim))
+    assert (model.sampler.name, model.sampler.num_evaluations) == ("dpmpp_2m_sde", 12)
+    assert model.sampler.sigma_min == pytest.approx(0.1, rel=0.05)

@@ -22,15 +22,6 @@ from lightning_synther.stages.trainer.quiet import quiet_lightning
 from lightning_synther.synthesis.sample import StoreWriterCallback, SynthesisData
 from lightning_synther.transition import Transition
 
-#: Few steps and noise levels taken from the data: as close to the data as the published 128 steps
-#: (docs/results/samplers.md).
-SAMPLER = {
-    "sampler": "dpmpp_2m_sde",
-    "num_sampling_steps": 20,
-    "sigma_min": "auto",
-    "sigma_max": "auto",
-}
-
 
 class Size(NamedTuple):
     """What a training takes by default, by the number of real transitions."""
@@ -121,7 +112,7 @@ def synthesize(
     spec, rows = flat_rows(transitions, gamma)
     size = default_size(len(rows))
     num_updates = num_updates or size.num_updates
-    settings = {"width": size.width, "num_layers": size.num_layers, **SAMPLER, **model}
+    settings = {"width": size.width, "num_layers": size.num_layers, **model}
     trainer = {"accelerator": accelerator, "precision": precision}
     with isolate_rng(), quiet_lightning():
         torch.manual_seed(seed)
