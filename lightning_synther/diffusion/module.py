@@ -12,7 +12,7 @@ from lightning import LightningModule
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
 from lightning_synther.diffusion.conditioning import Conditioner
@@ -22,7 +22,7 @@ from lightning_synther.diffusion.levels import NUM_ROWS, data_levels
 from lightning_synther.diffusion.loss import edm_loss
 from lightning_synther.diffusion.noise import Schedule, training_sigma
 from lightning_synther.diffusion.normalizer import NormalizerName, build_normalizer
-from lightning_synther.diffusion.optimization import LRSchedule, decay_groups, lr_factor
+from lightning_synther.diffusion.optimization import LRSchedule, decay_groups, lr_factor, step_clipped
 from lightning_synther.diffusion.preconditioning import Denoise, Preconditioned, Target
 from lightning_synther.diffusion.samplers import Churn, DiffusionSampler, SamplerName
 from lightning_synther.diffusion.sampling import (
@@ -278,11 +278,7 @@ class LatentDiffusion(LightningModule):
         loss = self.loss(rows, *self.draw(rows))
         optimizer.zero_grad()
         self.manual_backward(loss)
-        limit = self.hparams["grad_clip"]
-        norm = nn.utils.clip_grad_norm_(
-            self.denoiser.parameters(), float("inf") if limit is None else limit, foreach=True
-        )
-        optimizer.step()
+        norm = step_clipped(optimizer, self.hparams["grad_clip"])
         self.ema.update(self.denoiser)
         self._scheduler.step()
         return {"loss": loss.detach(), "grad_norm": norm.detach()}

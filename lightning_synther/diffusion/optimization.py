@@ -6,7 +6,9 @@ import math
 from collections.abc import Callable
 from typing import Any, Literal
 
-from torch import nn
+from lightning.pytorch.core.optimizer import LightningOptimizer
+from torch import Tensor, nn
+from torch.optim import Optimizer
 
 LRSchedule = Literal["cosine", "linear", "constant"]
 
@@ -34,3 +36,18 @@ def decay_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
         {"params": [p for name, p in named if not name.endswith("bias")], "weight_decay": weight_decay},
         {"params": [p for name, p in named if name.endswith("bias")], "weight_decay": 0.0},
     ]
+
+
+def step_clipped(optimizer: Optimizer | LightningOptimizer, limit: float | None) -> Tensor:
+    """Step of a fused optimizer on gradients clipped to the global norm ``limit`` (None: as they are); that norm.
+
+    The optimizer divides by the scale as it reads gradients (what `torch.amp.GradScaler` uses), where
+    `clip_grad_norm_` would read and write all of them once more.
+    """
+    fused = optimizer.optimizer if isinstance(optimizer, LightningOptimizer) else optimizer
+    gradients = [p.grad for group in fused.param_groups for p in group["params"] if p.grad is not None]
+    norm = nn.utils.get_total_norm(gradients, foreach=True)
+    if limit is not None:
+        fused.grad_scale = ((norm + 1e-6) / limit).clamp(min=1.0)  # type: ignore[attr-defined]
+    optimizer.step()
+    return norm
