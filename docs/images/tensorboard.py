@@ -146,7 +146,7 @@ def projector(browser: Chrome) -> None:
 CURVES = "agent/(test/return_mean|train/actor_bc_loss)|diffusion/(train/loss|val/loss|fidelity/ks_mean)$"
 TABS: dict[str, tuple[str, dict[str, str], Callable[[Chrome], None]]] = {
     "scalars": ("timeseries", {"smoothing": "0", "tagFilter": CURVES}, scalars),
-    "images": ("timeseries", {"tagFilter": "synthesis/panels"}, images),
+    "images": ("timeseries", {"tagFilter": "(synthesis|decoder)/panels"}, images),
     "hparams": ("hparams", {}, hparams),
     "projector": ("projector", {}, projector),
 }

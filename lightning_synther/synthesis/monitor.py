@@ -20,7 +20,7 @@ from lightning_synther.synthesis.figures import marginals_figure
 #: Real records that the samples are compared with.
 MAX_REAL = 5_000
 #: Share of the training's time that it may take, after its first look.
-MAX_SHARE = 0.03
+MAX_SHARE = 0.02
 
 
 class FidelityMonitor(Callback):

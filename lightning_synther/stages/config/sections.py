@@ -133,7 +133,7 @@ class MonitorConfig:
 
     Args:
         num_transitions: transitions sampled at a validation and compared with the real ones, on rank zero (0: none):
-            at the first, then as often as 3 % of the training's time allow. They never change the training.
+            at the first, then as often as 2 % of the training's time allow. They never change the training.
     """
 
     num_transitions: int = 1_000
