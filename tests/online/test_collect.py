@@ -229,8 +229,8 @@ def test_a_file_that_has_gone_is_named(tmp_path):
         ({"transitions": 5}, "episodes is 1 and transitions is 5: give one of them"),
         ({"episodes": None, "transitions": 0}, "transitions is 0"),
         (
-            {"policy": "medium_expert"},
-            "takes its policies medium and expert, and medium is missing",
+            {"task": "hopper_stand", "policy": "medium_expert"},  # a task that no policy ships for
+            "takes its policies medium and expert, and medium and expert are missing",
         ),
         ({"policy": "medium_replay"}, r"make one with .*--data\.init_args\.record=DIR.* --replay_path=DIR"),
         ({"policy": "x", "policy_path": "a.safetensors", "replay_path": "b"}, "give one of them"),
