@@ -228,10 +228,6 @@ def test_a_file_that_has_gone_is_named(tmp_path):
         ({"episodes": 0}, "episodes is 0"),
         ({"transitions": 5}, "episodes is 1 and transitions is 5: give one of them"),
         ({"episodes": None, "transitions": 0}, "transitions is 0"),
-        (
-            {"task": "hopper_stand", "policy": "medium_expert"},  # a task that no policy ships for
-            "takes its policies medium and expert, and medium and expert are missing",
-        ),
         ({"policy": "medium_replay"}, r"make one with .*--data\.init_args\.record=DIR.* --replay_path=DIR"),
         ({"policy": "x", "policy_path": "a.safetensors", "replay_path": "b"}, "give one of them"),
         (
@@ -250,6 +246,13 @@ def test_mistakes_are_one_sentence_and_leave_nothing(tmp_path, change, message):
         collect(**{**QUICK, "root": str(tmp_path), "episodes": 1, **change})
     assert "\n" not in str(info.value)
     assert not list(tmp_path.rglob("*.hdf5"))
+
+
+@pytest.mark.usefixtures("nothing_ships")
+def test_both_halves_are_missed_by_name(tmp_path):
+    message = "takes its policies medium and expert, and medium and expert are missing"
+    with pytest.raises(ConfigError, match=message):
+        collect(**{**QUICK, "policy": "medium_expert"}, root=str(tmp_path), episodes=1)
 
 
 def test_policy_of_another_task(tmp_path):

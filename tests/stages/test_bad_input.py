@@ -58,9 +58,10 @@ def test_an_empty_folder(refused, tmp_path):
     assert "holds no dataset: give the folder that contains V-D4RL's main/" in refused(tmp_path, LOCAL)
 
 
+@pytest.mark.usefixtures("nothing_ships")
 def test_a_missing_folder_of_nothing_that_is_published_or_shipped(refused, tmp_path):
     said = refused(tmp_path, "--data.dataset.policy=medium")
-    assert "medium" in said
+    assert "no policy 'medium' for cartpole_swingup" in said
 
 
 def test_an_unknown_task(refused, tmp_path):

@@ -150,7 +150,6 @@ def test_an_environment_that_is_given_later_reaches_the_stores(tmp_path):
         (["--data.fraction=0.05"], "fraction 0.05 of the 5 episodes of"),
         (["--data.num_real_episodes=6"], "num_real_episodes is 6, but"),
         (["--data.dataset.path=nothing"], "nothing is in no format of states that is known"),
-        (["--data.dataset.policy=medium"], "medium"),
     ],
 )
 def test_data_that_are_not_there_are_one_sentence(finished, tmp_path, capsys, flags, sentence):
@@ -158,6 +157,14 @@ def test_data_that_are_not_there_are_one_sentence(finished, tmp_path, capsys, fl
     said = capsys.readouterr().err
     assert sentence in said
     assert said.splitlines()[-1].startswith("error: ")
+
+
+@pytest.mark.usefixtures("nothing_ships")
+def test_a_policy_that_does_not_ship_is_one_sentence(finished, tmp_path, capsys):
+    root = f"--data.dataset.root={finished / 'data'}"
+    assert main(arguments(tmp_path, root, "--data.dataset.policy=medium")) == 1
+    (said,) = capsys.readouterr().err.splitlines()[-1:]
+    assert said.startswith("error: no policy 'medium' for cartpole_swingup: choose one of random")
 
 
 def test_collections_of_two_policy_files_are_told_apart_by_their_content(tmp_path):
