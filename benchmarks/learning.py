@@ -42,7 +42,7 @@ from lightning_synther.online.interaction import OnlineData
 from lightning_synther.online.policies import load_policy
 from lightning_synther.seeding import derive_seed
 from lightning_synther.stages.trainer.callbacks import SeedEveryStep
-from lightning_synther.stages.trainer.precision import use_fast_float32
+from lightning_synther.stages.trainer.precision import resolve_precision, use_fast_float32
 
 OFFLINE_TASK, ONLINE_TASKS = "cheetah_run", ("cartpole_swingup", "reacher_easy")
 EPISODES_EACH, GAMMA = 20, 0.99
@@ -54,16 +54,18 @@ OFFLINE: dict[str, tuple[str, dict[str, Any], int]] = {
     "DrQ-v2+BC": ("DrQV2", {**NOISE, "bc_weight": 2.5, "tau": 0.005}, 20_000),
     "TD3+BC": ("TD3BC", {"normalize_states": True}, 20_000),
     "IQL": ("IQL", {"normalize_states": True, "max_steps": 20_000}, 20_000),
-    "EDAC": ("EDAC", {}, 20_000),
+    "EDAC": ("EDAC", {}, 10_000),
     "CQL (DrQ-v2)": ("CQL", {**NOISE, "min_q_weight": 10.0, "tau": 0.005}, 5_000),
     "CQL (SAC)": ("CQLSAC", {"normalize_states": True, "actor_lr": 3e-4}, 5_000),
 }
 #: Class, settings, updates for each agent step, agent steps.
 ONLINE: dict[str, tuple[str, dict[str, Any], int, int]] = {
     "SAC": ("SAC", {}, 1, 30_000),
-    "REDQ": ("REDQ", {"utd_ratio": 5, "policy_update_delay": 5}, 5, 8_000),
+    "REDQ": ("REDQ", {"utd_ratio": 5, "policy_update_delay": 5}, 5, 4_000),
     "DrQ-v2": ("DrQV2", {"lr": 1e-3, "stddev_schedule": "linear(1.0,0.1,20000)"}, 1, 30_000),
 }
+#: Whose products of matrices are large enough for bf16 to pay, where the hardware multiplies it.
+IN_BF16 = {"EDAC", "CQL", "CQLSAC", "REDQ"}
 
 
 def mixed_store(path: Path, episodes: int) -> TransitionStore:
@@ -112,9 +114,11 @@ def train(
     """Train, evaluating on the way; every point of the curve and the last evaluation's returns."""
     curve, every = Curve(), max(1, updates // data.updates_per_step // evaluations)
     agent.eval_workers = 0  # nothing is rendered
+    precision = resolve_precision("auto" if type(agent).__name__ in IN_BF16 else "32-true")
     trainer = pl.Trainer(
         max_steps=updates,
         accelerator="cpu",
+        precision=precision,  # type: ignore[arg-type]
         logger=False,
         enable_checkpointing=False,
         enable_progress_bar=False,
@@ -125,7 +129,8 @@ def train(
         callbacks=[SeedEveryStep(seed, name), curve],
     )
     trainer.fit(agent, datamodule=data)
-    return {"curve": curve.points, "returns": agent.eval_results["returns"], "updates": updates}
+    result = {"curve": curve.points, "returns": agent.eval_results["returns"]}
+    return {**result, "updates": updates, "precision": precision}
 
 
 def offline_run(

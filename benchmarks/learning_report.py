@@ -28,6 +28,7 @@ def summary(record: dict[str, Any]) -> dict[tuple[str, str], dict[str, Any]]:
         key: {
             "means": [float(np.mean(run["returns"])) for run in group],
             "updates": group[0]["updates"],
+            "precision": group[0]["precision"],
             "cpu_s": float(np.mean([run["curve"][-1]["cpu_s"] for run in group])),
         }
         for key, group in grouped.items()
@@ -48,13 +49,18 @@ def write_table(record: dict[str, Any], path: Path) -> None:
         "",
         f"Offline data: {record.get('data', 'none')}. Curves: `learning.png`; every run: `learning.json`.",
         "",
-        "| task | agent | return | seeds | random policy | updates | CPU s |",
-        "|---|---|---|---|---|---|---|",
+        "| task | agent | return | seeds | random policy | updates | precision | CPU s |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     for (task, name), row in summary(record).items():
         mean, error = np.mean(row["means"]), standard_error(row["means"])
         figures = [f"{mean:.0f} +- {error:.0f}", ", ".join(f"{value:.0f}" for value in row["means"])]
-        figures += [f"{record['random'][task]:.0f}", f"{row['updates']:,}", f"{row['cpu_s']:.0f}"]
+        figures += [
+            f"{record['random'][task]:.0f}",
+            f"{row['updates']:,}",
+            row["precision"],
+            f"{row['cpu_s']:.0f}",
+        ]
         lines.append(f"| {task} | {name} | {' | '.join(figures)} |")
     path.write_text("\n".join(lines) + "\n")
 
