@@ -1,7 +1,7 @@
 """``null`` for a key of a class within a class, as in ``--data.dataset.num_episodes=null``.
 
 jsonargparse (4.53) turns it into None at the outer class and hands that on as the text ``None``, which the inner class
-takes for a string: the value is refused, or worse, accepted as the name of a file. Here it is handed on as it was given.
+takes for a string: the value is refused or, worse, accepted as the name of a file. Here it is handed on as it came.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ def fit(
     """Train from the last checkpoint, if there is one, to the end, and write ``final.ckpt``."""
     with interruptible(trainer):
         trainer.fit(module, datamodule=data, ckpt_path=stage.last_checkpoint)
-    if 0 < trainer.global_step < trainer.max_steps:
+    if trainer.global_step < trainer.max_steps:
         log.info(
             "%s: a callback ended it after %d of %d updates",
             stage.name,
