@@ -50,21 +50,21 @@ def convert(
         DataError: the source is missing, damaged, or no dataset of images.
         BackendError: minari is not installed.
     """
-    path = Path(source)
+    path, root = Path(source), Path(destination).absolute()  # Minari joins relative paths to themselves
     if not path.exists():
         raise DataError(f"{path} does not exist: give a folder of V-D4RL files or of a Minari dataset")
     if path.suffix == ".npz" and _is_ogbench(path):
         from lightning_synther.data.ogbench_pixels import to_pixels
 
-        return to_pixels(path, Path(destination), task or path.stem, policy, progress)
+        return to_pixels(path, root, task or path.stem, policy, progress)
     import_library("minari", "converting")
     data = dataset_folder(path)
     if data is None:
         known = (path.parent.parent.name, path.parent.name) if path.name.endswith("px") else ()
-        return to_minari(path, Path(destination), *_names(known, task, policy), progress)
+        return to_minari(path, root, *_names(known, task, policy), progress)
     name = str((_metadata(data) or {}).get("dataset_id", "")).removesuffix("-v0").split("/")
     known = (name[1], name[2]) if name[0] == "vd4rl" and len(name) == 3 else ()
-    return to_vd4rl(data, Path(destination), *_names(known, task, policy), progress)
+    return to_vd4rl(data, root, *_names(known, task, policy), progress)
 
 
 def to_minari(path: Path, datasets: Path, task: str, policy: str, progress: bool = False) -> Path:

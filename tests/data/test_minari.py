@@ -72,6 +72,17 @@ def test_a_round_trip_keeps_every_bit(dataset, tmp_path):
     assert inspect_path(back).faults == []
 
 
+def test_a_relative_destination(dataset, tmp_path, monkeypatch):
+    folder, _ = dataset
+    monkeypatch.chdir(tmp_path)
+    source = str(folder.relative_to(tmp_path))
+    there = convert(source, "out/minari", progress=False)
+    assert there == tmp_path / "out" / "minari" / "vd4rl" / "walker_walk" / "medium-v0"
+    back = convert(str(there.relative_to(tmp_path)), "back", progress=False)
+    assert back == dataset_dir(tmp_path / "back", "walker_walk", "medium", int(folder.name[:2]))
+    assert [len(episode.reward) for episode in stream_episodes(back)] == list(LENGTHS)
+
+
 def test_minari_itself_loads_it_with_its_own_alignment(dataset, tmp_path, monkeypatch):
     folder, episodes = dataset
     convert(str(folder), str(tmp_path / "minari"), progress=False)
