@@ -19,6 +19,7 @@ from lightning_synther.stages.results.run_scores import (
     find_runs,
     group_runs,
     read_run,
+    scored_runs,
 )
 
 log = logging.getLogger(__name__)
@@ -33,12 +34,13 @@ def report(
     table says in which settings the groups differ.
 
     Args:
-        runs: run directories (those with a summary.json), or folders of such.
+        runs: run directories (those with a summary.json), or folders of such; those without scores, as of a
+            diffusion model alone, are left out.
         metric: the number of summary.json to aggregate, as in return_mean or normalized_score.
         plot: .png file to draw.
         output: .json file to write the figures to.
     """
-    found = [read_run(path, metric) for path in find_runs(runs)]
+    found = [read_run(path, metric) for path in scored_runs(find_runs(runs))]
     groups = group_runs(found)
     print(table(groups, metric))
     if output is not None:

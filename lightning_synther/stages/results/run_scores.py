@@ -6,6 +6,7 @@ Nothing here needs torch.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +19,8 @@ from numpy.typing import NDArray
 from lightning_synther.errors import ConfigError, DataError
 from lightning_synther.stages.record.stage import flatten_inputs, read_json
 from lightning_synther.stages.results.arms import scores_by_arm
+
+log = logging.getLogger(__name__)
 
 #: Settings that do not make a run another experiment: seeds, places, and how a run is shown; nor do other arms.
 NOT_SETTINGS = (
@@ -80,6 +83,23 @@ def find_runs(paths: Sequence[str]) -> list[Path]:
             )
         found |= dict.fromkeys(folder.resolve() for folder in inside)
     return list(found)
+
+
+def scored_runs(paths: Sequence[Path]) -> list[Path]:
+    """Those of ``paths`` whose agents were scored; each other one is logged. `DataError` where none is left."""
+    scored = []
+    for path in paths:
+        arms = scores_by_arm(read_json(path / "summary.json"))
+        if any("return_mean" in scores for scores in arms.values()):
+            scored.append(path)
+        else:
+            log.info("%s is left out: it scored no agent", path)
+    if not scored:
+        raise DataError(
+            f"{', '.join(map(str, paths))}: no agent was scored there (a diffusion model alone, or data that name no "
+            "environment), give runs of agents"
+        )
+    return scored
 
 
 def read_run(path: Path, metric: str) -> RunScores:

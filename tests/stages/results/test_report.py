@@ -153,6 +153,21 @@ def test_two_configs_are_drawn_as_intervals(tmp_path: Path) -> None:
     assert np.asarray(Image.open(plot).convert("L")).std() > 10
 
 
+def test_runs_without_scores_are_left_out(tmp_path: Path, capsys: Any, caplog: Any) -> None:
+    write_run(tmp_path / "agent", 0, agent=3.0)
+    alone = write_run(tmp_path / "diffusion", 0, agent=0.0)
+    summary = {"seed": 0, "seconds": {"diffusion": 3.0}, "fidelity": None, "real_only": None}
+    (alone / "summary.json").write_text(json.dumps(summary))
+    with caplog.at_level("INFO", logger="lightning_synther"):
+        assert main(["report", str(tmp_path)]) == 0
+    assert "| all equal | agent | 3.0 | one run |" in capsys.readouterr().out
+    assert caplog.messages == [f"{alone} is left out: it scored no agent"]
+    assert main(["report", str(alone)]) == 1
+    assert f"error: {alone}: no agent was scored there" in capsys.readouterr().err
+    assert main(["report", str(tmp_path), "--metric=retrun"]) == 1
+    assert "agent/summary.json has no retrun" in capsys.readouterr().err
+
+
 def test_one_run_has_no_interval(tmp_path: Path) -> None:
     write_run(tmp_path / "run", 0, agent=3.0)
     assert "| all equal | agent | 3.0 | one run | 3.0 | 3.0 … 3.0 | 1 | 1 |" in table(
