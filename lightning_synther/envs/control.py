@@ -28,6 +28,7 @@ class ControlEnv:
         self._domain, self._task = parse_task(config.task)
         self._frames: deque[NDArray[np.uint8]] = deque(maxlen=config.frame_stack)
         self._env = self._load(seed)
+        self._check_size(config.image_size)
         spec = self._env.action_spec()
         self._action_scale = (spec.maximum - spec.minimum) / 2
         self._action_offset = (spec.maximum + spec.minimum) / 2
@@ -39,6 +40,14 @@ class ControlEnv:
             task_kwargs["time_limit"] = self.config.time_limit
         self._cameras: dict[int, Any] = {}
         return load_suite().load(self._domain, self._task, task_kwargs=task_kwargs)
+
+    def _check_size(self, size: int) -> None:
+        """Raise `ConfigError` for an image that is larger than the buffer which the task's model is drawn in."""
+        drawn = self._env.physics.model.vis.global_
+        if size > (limit := min(drawn.offwidth, drawn.offheight)):
+            raise ConfigError(
+                f"image_size is {size}, but {self.config.task} is rendered at up to {limit} pixels: lower it"
+            )
 
     @property
     def observation_shape(self) -> tuple[int, ...]:
@@ -92,6 +101,8 @@ class ControlEnv:
         """The scene now, (size, size, 3) uint8, at dm_control's default visual quality."""
         from dm_control.mujoco import Camera
 
+        if size not in self._cameras:
+            self._check_size(size)
         try:
             if size not in self._cameras:  # physics.render builds one for every image: 5 % of the time
                 self._cameras[size] = Camera(self._env.physics, size, size, camera_id(self._domain))

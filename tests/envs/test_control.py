@@ -33,6 +33,19 @@ def test_states_rewards_and_images_are_dm_controls_own():
         np.testing.assert_array_equal(got.observation, image.transpose(2, 0, 1))
 
 
+@pytest.mark.parametrize(("task", "limit"), [("cartpole_swingup", 480), ("dog_stand", 1080)])
+def test_an_image_is_no_larger_than_what_the_task_is_drawn_in(task, limit):
+    for observation in ("pixels", "states"):
+        with pytest.raises(
+            ConfigError, match=f"is {limit + 1}, but {task} is rendered at up to {limit} pixels"
+        ):
+            ControlEnv(EnvConfig(task, observation, image_size=limit + 1))
+    env = ControlEnv(EnvConfig(task, image_size=limit, frame_stack=1))
+    assert env.reset(0).shape == (3, limit, limit)
+    with pytest.raises(ConfigError, match=f"image_size is {limit + 1}, but"):
+        env.render(limit + 1)
+
+
 def test_frame_stack_repeats_the_first_frame_and_shifts_oldest_out():
     env = ControlEnv(EnvConfig("cartpole_swingup", image_size=32))
     first = env.reset(seed=0)
