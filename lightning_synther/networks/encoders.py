@@ -177,7 +177,7 @@ class LatentEncoder(nn.Module):
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
     """Content of a Lightning checkpoint, weights-only, on the CPU; `DataError` if it is none."""
     if not Path(path).is_file():
-        raise DataError(f"checkpoint {path} does not exist: train stage 1 first, or give another path")
+        raise DataError(f"checkpoint {path} does not exist: give the path of a final.ckpt or last.ckpt")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
         if {"hyper_parameters", "state_dict"} <= set(checkpoint):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_synther.diffusion.statistics import ColumnStatistics
+from lightning_synther.errors import ConfigError
 from lightning_synther.synthesis import dynamics, joint, novelty
 from lightning_synther.synthesis.dynamics import Dynamics
 from lightning_synther.synthesis.joint import correlation_difference, correlations, sliced_wassersteins
@@ -78,7 +79,8 @@ def fidelity(
 
     A million rows of a hundred numbers take about 7 seconds of one core (`benchmarks/bench_fidelity.py`).
 
-    Raises `DataError` for rows of another spec, with values that are not finite, or fewer than two.
+    Raises `ConfigError` for ``max_rows`` below two, `DataError` for rows of another spec, with values that are not
+    finite, or fewer than two.
 
     >>> import torch
     >>> spec = TransitionSpec(observation_dim=3, action_dim=1, discount=0.99)
@@ -88,6 +90,8 @@ def fidelity(
     >>> result.scores["ks_mean"] > 2 * result.scores["ks_mean_floor"]
     True
     """
+    if max_rows < 2:
+        raise ConfigError(f"max_rows is {max_rows}: give at least 2")
     train = subsample(real, min(max_rows, len(real)), spec, seed)
     fake = subsample(synthetic, min(len(train), len(synthetic)), spec, seed)
     held = train if heldout is None else subsample(heldout, min(max_rows, len(heldout)), spec, seed)

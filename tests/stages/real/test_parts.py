@@ -152,7 +152,7 @@ def test_the_agent_of_a_given_encoder_guides_and_judges(finished_run, root, tmp_
         ("encoder", ["--data.dataset.action_repeat=4"], "the config's action_repeat is 4, but checkpoint"),
         ("encoder", ["--data.dataset.image_size=84"], "the config's image_size is 84, but checkpoint"),
         ("diffusion", [], "holds no pixel agent, so no encoder: give one of stage 1"),
-        ("nothing", [], "does not exist: train stage 1 first"),
+        ("nothing", [], "final.ckpt does not exist: give the path of a final.ckpt"),
     ],
 )
 def test_a_checkpoint_that_does_not_fit_is_one_sentence(
