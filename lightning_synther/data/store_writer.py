@@ -171,7 +171,7 @@ class StoreWriter:
         if existing == "replace" or not self.path.exists():
             return False
         if existing == "error":
-            raise ConfigError(f"the store {self.path} exists: give another path, or existing='replace'")
+            raise ConfigError(f"the store {self.path} exists: delete it, or give another path")
         found = TransitionStore.open(self.path).metadata
         if found != self.metadata:
             raise ConfigError(_difference(self.path, found, self.metadata))
@@ -254,5 +254,5 @@ def _difference(path: Path, found: StoreMetadata, wanted: StoreMetadata) -> str:
     name = next(name for name in names if getattr(found, name) != getattr(wanted, name))
     return (
         f"{path} was begun with {name}={getattr(found, name)!r}, now {name}={getattr(wanted, name)!r}: "
-        "delete it, give another path, or existing='replace'"
+        "delete it, or give another path"
     )

@@ -114,7 +114,7 @@ def test_a_run_killed_between_the_renames_only_renames(tmp_path):
 
 def test_a_finished_store_is_not_overwritten_unasked(tmp_path):
     write_all(tmp_path / "store")
-    with pytest.raises(ConfigError, match=r"store exists: give another path, or existing='replace'"):
+    with pytest.raises(ConfigError, match=r"store exists: delete it, or give another path"):
         writer(tmp_path / "store")
     with writer(tmp_path / "store", existing="resume") as store:
         assert store.finished_chunks == [0, 1, 2]
