@@ -10,6 +10,8 @@ import logging
 import shlex
 import sys
 import warnings
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -38,6 +40,7 @@ from lightning_synther.stages.record.ranks import all_ranks, is_rank_zero
 from lightning_synther.stages.run import DEFAULT_RUN_DIR, Run
 from lightning_synther.stages.trainer.precision import use_fast_float32
 from lightning_synther.stages.trainer.quiet import quieten_lightning
+from lightning_synther.stages.trainer.refusals import trainer_refusals, unknown_metrics
 from lightning_synther.synthesis.conditions import COMPUTED
 
 #: Constructor arguments that the data decide, so that no config gives them.
@@ -83,6 +86,10 @@ class SyntherCLI(LightningCLI):
                 raise ConfigError(
                     explain(str(error), parser_keys(self._subcommand_parsers["fit"]))
                 ) from error
+            except UnicodeDecodeError as error:
+                raise ConfigError(
+                    f"{_foreign_config(self.arguments)} is not a YAML file: give a config"
+                ) from error
 
     def add_core_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """As Lightning's, but `model` and `data` may be absent: a checkpoint says what it holds."""
@@ -119,7 +126,10 @@ class SyntherCLI(LightningCLI):
             help=f"everything a run writes (default: {DEFAULT_RUN_DIR})",
         )
         parser.add_argument(
-            "--checkpoint_every", type=int, default=5_000, help="agent updates between two last.ckpt"
+            "--checkpoint_every",
+            type=int,
+            default=5_000,
+            help="agent updates between two last.ckpt, which an interrupted training goes on from (0: none)",
         )
         parser.add_argument(
             "--keep_every",
@@ -193,11 +203,20 @@ class SyntherCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         """Nothing yet: the subcommands build what they need, when its sizes are known."""
 
+    def _set_seed(self) -> None:
+        try:
+            super()._set_seed()
+        except ValueError as error:
+            raise ConfigError(
+                f"seed_everything is {self.settings.seed_everything}: give a number from 0 to {2**32 - 1}"
+            ) from error
+
     def _run_subcommand(self, subcommand: str) -> None:
         run = Run(self.settings)
         settings = {**run.factory.settings(), "precision": None}  # the stages check theirs
-        trainer = pl.Trainer(logger=False, enable_checkpointing=False, **settings)
-        with all_ranks(trainer, restartable=self.restartable):
+        with trainer_refusals(run.factory.shared):
+            trainer = pl.Trainer(logger=False, enable_checkpointing=False, **settings)
+        with unknown_metrics(), all_ranks(trainer, restartable=self.restartable):
             if subcommand == "fit":
                 run.check()
                 self._save_config(run.run_dir)
@@ -210,6 +229,18 @@ class SyntherCLI(LightningCLI):
             (run_dir / "command.txt").write_text(command + "\n")
             path = run_dir / "config.yaml"
             self._parser("fit").save(self.settings, path, skip_none=False, overwrite=True, multifile=False)
+
+
+def _foreign_config(arguments: Sequence[str]) -> str:
+    """The first file behind a --config that is no text."""
+    words = [part for word in arguments for part in word.split("=", 1)]
+    for option, name in pairwise(words):
+        if option in ("--config", "-c") and Path(name).is_file():
+            try:
+                Path(name).read_text("utf-8")
+            except UnicodeDecodeError:
+                return name
+    return "a file that the config names"
 
 
 def main(args: list[str] | None = None) -> None:

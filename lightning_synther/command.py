@@ -21,13 +21,20 @@ from lightning_synther.errors import ConfigError, SyntherError
 INTERRUPTED = 130  # the shell's convention: 128 + SIGINT
 MAX_SENTENCE = 600  # characters of an argument parser's message; a class's own parse errors run to pages
 FULL = (errno.ENOSPC, errno.EDQUOT)
+#: What may be wrong with a path that the user gave, and how to say it.
+UNUSABLE: dict[type[OSError], str] = {
+    NotADirectoryError: "a part of it is a file, not a folder",
+    FileExistsError: "something else is there already",
+    IsADirectoryError: "it is a folder, not a file",
+    PermissionError: "permission denied",
+}
 
 
 def run_command(function: Callable[..., object], *args: Any, **kwargs: Any) -> int:
     """Call ``function(*args, **kwargs)`` and return the exit status of the process.
 
     0 when it returns, 130 after Ctrl-C, 1 with one ``error:`` sentence for a `SyntherError`, an argument that
-    does not parse, or a full disk. Any other exception passes through.
+    does not parse, a full disk, or a path that cannot be one. Any other exception passes through.
     """
     try:
         function(*args, **kwargs)
@@ -38,12 +45,22 @@ def run_command(function: Callable[..., object], *args: Any, **kwargs: Any) -> i
     except (SyntherError, argparse.ArgumentError) as error:
         return _report(str(error) if isinstance(error, SyntherError) else parse_error(error))
     except Exception as error:
-        if not disk_is_full(error):
+        sentence = _outside_cause(error)
+        if sentence is None:
             raise
-        return _report(
-            f"the disk is full ({_first_line(error)}): free some space and run the same command again"
-        )
+        return _report(sentence)
     return 0
+
+
+def _outside_cause(error: Exception) -> str | None:
+    """What is wrong with the disk or a path that the user gave; None for any other error."""
+    if disk_is_full(error):
+        return f"the disk is full ({first_line(error)}): free some space and run the same command again"
+    reason = UNUSABLE.get(type(error)) if isinstance(error, OSError) else None
+    path = (error.filename2 or error.filename) if isinstance(error, OSError) else None
+    if reason is None or not isinstance(path, str | bytes | os.PathLike):
+        return None
+    return f"cannot read or write {os.fsdecode(path)} ({reason}): give another path"
 
 
 def parse_error(error: argparse.ArgumentError, options: tuple[str, ...] = ()) -> str:
@@ -103,5 +120,6 @@ def _report(sentence: str) -> int:
     return 1
 
 
-def _first_line(error: BaseException) -> str:
+def first_line(error: BaseException) -> str:
+    """The first line of its message, or its kind where it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]

@@ -115,6 +115,26 @@ def test_a_mistyped_key(refused, tmp_path, content, sentence):
         (["--data.dataset.num_episodes=many"], "--data.dataset.num_episodes: expected int or null, got many"),
         (["--data.reward_scale=big"], "--data.reward_scale: expected float or 'return_range', got big"),
         (["--trainer.default_root_dir=x"], "trainer.default_root_dir is given, but a run decides it itself"),
+        (
+            ["--trainer.accelerator=gpuu"],
+            "a Trainer of trainer.accelerator=gpuu (You selected an invalid accelerator",
+        ),
+        (["--trainer.strategy=foo"], "a Trainer of trainer.strategy=foo (You selected an invalid strategy"),
+        (
+            ["--trainer.accelerator=cpu", "--trainer.devices=0"],
+            "a Trainer of trainer.accelerator=cpu, trainer.devices=0 (`Trainer(devices='0')` value is not a valid",
+        ),
+        (
+            ["--trainer.accelerator=cpu", "--trainer.devices=-2"],
+            "should be an int > 0): change or remove them",
+        ),
+        (["--seed_everything=-1"], "seed_everything is -1: give a number from 0 to 4294967295"),
+        (["--seed_everything=4294967296"], "seed_everything is 4294967296: give a number from 0 to"),
+        (["--checkpoint_every=-3"], "checkpoint_every is -3: give a number of updates, or 0"),
+        (
+            ["--diffusion.training.checkpoint_every=-3"],
+            "diffusion.training.checkpoint_every is -3: give a number of updates, or 0",
+        ),
         (["--trainer.devices=2", "--trainer.accelerator=cpu"], "trainer.devices is 2, which repeats the"),
         (
             ["--trainer.devices=2", "--trainer.accelerator=cpu", "--trainer.strategy=ddp_spawn"],
@@ -124,6 +144,23 @@ def test_a_mistyped_key(refused, tmp_path, content, sentence):
 )
 def test_settings_that_cannot_be_honoured_are_refused_at_once(refused, flags, sentence):
     assert sentence in refused(*flags)
+
+
+@pytest.mark.parametrize("flag", ["--config={}", "--config {}", "-c {}"])
+def test_a_config_that_is_no_text(refused, tmp_path, flag):
+    (tmp_path / "x.npz").write_bytes(b"PK\x03\x04\xff\xfe")
+    said = f"{tmp_path / 'x.npz'} is not a YAML file: give a config"
+    assert refused(*flag.format(tmp_path / "x.npz").split()) == said
+
+
+def test_a_run_directory_that_is_a_file(capsys, tmp_path):
+    (tmp_path / "file").touch()
+    assert main(["fit", f"--config={BASE}", f"--run_dir={tmp_path / 'file'}"]) == 1
+    said = capsys.readouterr().err
+    assert (
+        said
+        == f"error: cannot read or write {tmp_path / 'file'} (something else is there already): give another path\n"
+    )
 
 
 def test_fit_without_a_config(refused):

@@ -161,6 +161,32 @@ def test_a_defect_keeps_its_traceback():
         run_command(raiser(OSError(errno.EACCES, "denied")))
 
 
+@pytest.mark.parametrize(
+    ("call", "reason"),
+    [
+        (
+            lambda folder: (folder / "file" / "x").write_text(""),
+            "file/x (a part of it is a file, not a folder)",
+        ),
+        (lambda folder: (folder / "file").mkdir(exist_ok=True), "file (something else is there already)"),
+        (lambda folder: folder.read_text(), "(it is a folder, not a file)"),
+        (lambda folder: (folder / "file").replace(folder / "inside"), "inside (it is a folder, not a file)"),
+        (
+            lambda folder: raiser(PermissionError(errno.EACCES, "no", str(folder / "secret")))(),
+            "secret (permission denied)",
+        ),
+    ],
+)
+def test_a_path_that_cannot_be_one_is_one_sentence(call, reason, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    (tmp_path / "inside").mkdir()
+    assert run_command(call, tmp_path) == 1
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: cannot read or write {tmp_path}")
+    assert said.endswith(f"{reason}: give another path\n")
+    assert said.count("\n") == 1
+
+
 def h5py_full() -> None:
     raise OSError(
         "Can't write data (file write failed: errno = 28, error message = 'No space left on device')"

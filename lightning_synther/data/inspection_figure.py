@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,8 @@ def save_png(figure: Figure, path: Path) -> Path:
     except OSError as error:
         raise BackendError(f"cannot write {path} ({error.strerror or error}): give another --plot") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with suppress(OSError):  # of a path through a file, say, which is reported already
+            partial.unlink(missing_ok=True)
     return path
 
 

@@ -17,7 +17,7 @@ from lightning_synther.stages.agent import AgentStage
 from lightning_synther.stages.assembly import make_chain, make_resynthesis, named_env
 from lightning_synther.stages.chain import Artefacts, Chain
 from lightning_synther.stages.config.module import ModuleConfig
-from lightning_synther.stages.config.sections import EvaluationConfig
+from lightning_synther.stages.config.sections import EvaluationConfig, check_interval
 from lightning_synther.stages.config.sizes import check_env
 from lightning_synther.stages.config.stores import check_stores
 from lightning_synther.stages.config.synthesis import SynthesisConfig
@@ -53,6 +53,7 @@ class Run:
             raise ConfigError(
                 "fit needs a config with `model` and `data`: start from --config configs/vd4rl_cheetah.yaml"
             )
+        check_interval("checkpoint_every", self.config.checkpoint_every)
         if self.chain is None:
             check_stores(ModuleConfig.of(self.config.data), self._arms)
         self._agent_stage(None).check(None if self.chain is None else self.chain.check())

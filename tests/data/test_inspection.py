@@ -18,7 +18,7 @@ from lightning_synther.data.faults import step_type_faults, whole_episodes
 from lightning_synther.data.inspection import inspect, inspect_path
 from lightning_synther.data.store_writer import StoreWriter
 from lightning_synther.data.vd4rl import Hdf5Writer, NpzWriter, dataset_dir
-from lightning_synther.errors import ConfigError, DataError
+from lightning_synther.errors import BackendError, ConfigError, DataError
 from lightning_synther.transition import TransitionSpec
 
 REWARDS = (0.1, 0.2, 0.4, 0.8)
@@ -242,6 +242,12 @@ def test_the_picture(folder, store, tmp_path):
             assert min(image.size) > 200
     with pytest.raises(ConfigError, match=r"give the name of a \.png file"):
         inspect(str(folder), plot="picture.jpg", progress=False)
+
+
+def test_a_picture_below_a_file(folder, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(BackendError, match=r"cannot write .*file/p\.png \(.*\): give another --plot"):
+        inspect(str(folder), plot=str(tmp_path / "file" / "p.png"), progress=False)
 
 
 @pytest.mark.parametrize(

@@ -73,11 +73,17 @@ def test_what_cannot_be_exported_is_one_sentence(run, tmp_path, capsys):
     alone.parent.mkdir(parents=True)
     shutil.copy(run / "agent" / "final.ckpt", alone)
     good = run / "agent" / "final.ckpt"
+    (tmp_path / "file").touch()
     for ckpt, path, said in (
-        (run / "agent" / "none.ckpt", "x.safetensors", "does not exist"),
+        (
+            run / "agent" / "none.ckpt",
+            "x.safetensors",
+            "agent/none.ckpt does not exist: give the path of a final.ckpt",
+        ),
         (run / "config.yaml", "x.safetensors", "cannot be read"),
         (alone, "x.safetensors", "is not the folder of an online run"),
         (good, "x.pt", "is a .safetensors file"),
+        (good, "file/p.safetensors", "(a part of it is a file, not a folder): give another path"),
     ):
         assert main(["export-policy", f"--ckpt_path={ckpt}", f"--path={tmp_path / path}"]) == 1
         error = capsys.readouterr().err

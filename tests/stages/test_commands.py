@@ -86,7 +86,29 @@ def test_predict_again_takes_the_finished_store_or_says_what_differs(run, diffus
     assert main(command) == 0
     assert (run / "predict" / "rows.npy").stat().st_mtime_ns == before
     assert main([*command[:-1], "--synthesis.num_transitions=60"]) == 1
-    assert "was begun with num_transitions=50, now num_transitions=60" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert (
+        "was begun with num_transitions=50, now num_transitions=60: delete it, or give another path\n" in said
+    )
+    assert main([*command[:-1], "--synthesis.num_transitions=60", f"--output={run / 'other'}"]) == 0
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "validate --ckpt_path={agent} --run_dir={file} --trainer.accelerator=cpu",
+        "predict --ckpt_path={diffusion} --output={file}/x --synthesis.num_transitions=50 --trainer.accelerator=cpu",
+        "predict --ckpt_path={diffusion} --npz={file}/x.npz --synthesis.num_transitions=50 --trainer.accelerator=cpu",
+        "export --ckpt_path={agent} --path={file}/p.pt2",
+    ],
+)
+def test_a_path_through_a_file_is_one_sentence(command, agent, diffusion, tmp_path, capsys):
+    file = tmp_path / "file"
+    file.touch()
+    assert main(command.format(agent=agent, diffusion=diffusion, file=file).split()) == 1
+    said = capsys.readouterr().err
+    assert f"error: cannot read or write {file}" in said
+    assert said.endswith(": give another path\n")
 
 
 def damage(path: Path) -> Path:

@@ -119,3 +119,21 @@ def test_what_cannot_be_simulated(stores, tmp_path, capsys):
     assert main(["fidelity", *paths, "--task=pendulum_swingup"]) == 1
     assert "span 3 steps" in capsys.readouterr().err
     assert TransitionStore.open(tmp_path / "real").metadata.extra == {"n_step": 3}
+
+
+@pytest.mark.parametrize("max_rows", [-3, 1])
+def test_too_few_rows_to_read(stores, max_rows, capsys):
+    paths = [f"--real={stores / 'real'}", f"--synthetic={stores / 'made'}"]
+    assert main(["fidelity", *paths, f"--max_rows={max_rows}"]) == 1
+    assert capsys.readouterr().err == f"error: max_rows is {max_rows}: give at least 2\n"
+
+
+def test_a_plot_folder_below_a_file(stores, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    paths = [
+        f"--real={stores / 'real'}",
+        f"--synthetic={stores / 'made'}",
+        f"--plot={tmp_path / 'file' / 'f'}",
+    ]
+    assert main(["fidelity", *paths]) == 1
+    assert "file/f (a part of it is a file, not a folder)" in capsys.readouterr().err

@@ -37,6 +37,12 @@ def check_counts(where: str, **counts: int) -> None:
             raise ConfigError(f"{where}.{name} is {count}: give at least 1")
 
 
+def check_interval(key: str, updates: int) -> None:
+    """Raise `ConfigError` for a negative number of ``updates`` between two saves."""
+    if updates < 0:
+        raise ConfigError(f"{key} is {updates}: give a number of updates, or 0 for none before the end")
+
+
 @dataclass
 class StageTraining:
     """How one stage trains; devices, strategy and precision are those of `trainer` unless given here.
@@ -45,7 +51,8 @@ class StageTraining:
         max_steps: gradient updates.
         batch_size: transitions in an update.
         updates_per_step: updates in one pass of Lightning's loop (its overhead is paid once for all of them).
-        checkpoint_every: updates between two saves of ``last.ckpt``, which an interrupted stage goes on from.
+        checkpoint_every: updates between two saves of ``last.ckpt``, which an interrupted stage goes on from (0: none,
+            it starts anew).
         validate_every: updates between two validations (0: none before the end).
         precision: Lightning's precision for this stage, as in ``bf16-mixed``; ``auto`` is that where the
             hardware multiplies bf16, and float32 elsewhere.
@@ -60,6 +67,7 @@ class StageTraining:
 
     def check(self, stage: str) -> None:
         """Raise `ConfigError` for settings that do not go together."""
+        check_interval(f"{stage}.training.checkpoint_every", self.checkpoint_every)
         check_counts(f"{stage}.training", batch_size=self.batch_size, updates_per_step=self.updates_per_step)
         check_training(f"{stage}.training", self.max_steps, self.updates_per_step, self.precision)
 
