@@ -53,7 +53,7 @@ OFFLINE: dict[str, tuple[str, dict[str, Any], int]] = {
     "BC": ("BC", {"lr": 3e-4, "stddev_schedule": "0.1"}, 20_000),
     "DrQ-v2+BC": ("DrQV2", {**NOISE, "bc_weight": 2.5, "tau": 0.005}, 20_000),
     "TD3+BC": ("TD3BC", {"normalize_states": True}, 20_000),
-    "IQL": ("IQL", {"normalize_states": True, "max_steps": 20_000}, 20_000),
+    "IQL": ("IQL", {"normalize_states": True}, 20_000),
     "EDAC": ("EDAC", {}, 10_000),
     "CQL (DrQ-v2)": ("CQL", {**NOISE, "min_q_weight": 10.0, "tau": 0.005}, 5_000),
     "CQL (SAC)": ("CQLSAC", {"normalize_states": True, "actor_lr": 3e-4}, 5_000),

@@ -22,6 +22,7 @@ from lightning_synther.allocator import keep_freed_memory
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
 from lightning_synther.networks.timm_encoder import SIZES, TimmEncoder
+from lightning_synther.stages.config.nested_null import nested_null
 from lightning_synther.stages.config.parse_errors import explain, parser_keys
 from lightning_synther.stages.config.sections import (
     ComparisonConfig,
@@ -73,7 +74,8 @@ class SyntherCLI(LightningCLI):
 
     def parse_arguments(self, parser: LightningArgumentParser, args: ArgsType) -> None:
         """Parse; a mistake becomes one sentence that names the key."""
-        with warnings.catch_warnings():  # of arguments beside those of the process, which a caller means
+        with warnings.catch_warnings(), nested_null():
+            # Of arguments beside those of the process, which a caller means.
             warnings.filterwarnings("ignore", message="LightningCLI's args parameter")
             try:
                 super().parse_arguments(parser, args)

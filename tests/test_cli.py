@@ -112,6 +112,8 @@ def test_a_mistyped_key(refused, tmp_path, content, sentence):
         (["--model.encoder_checkpoint=x.ckpt"], "model.encoder_checkpoint is given, but the stages train"),
         (["--data.dataset=null"], "SynthERData with neither a `dataset` nor a `real` store"),
         (["--data.dataset.holdout_fraction=1"], "dataset.holdout_fraction is 1.0: give a share in [0, 1)"),
+        (["--data.dataset.num_episodes=many"], "--data.dataset.num_episodes: expected int or null, got many"),
+        (["--data.reward_scale=big"], "--data.reward_scale: expected float or 'return_range', got big"),
         (["--trainer.default_root_dir=x"], "trainer.default_root_dir is given, but a run decides it itself"),
         (["--trainer.devices=2", "--trainer.accelerator=cpu"], "trainer.devices is 2, which repeats the"),
         (
@@ -148,3 +150,14 @@ def _restore_logging():
     yield
     for logger, level in zip(loggers, levels, strict=True):
         logger.setLevel(level)
+
+
+def test_null_reaches_a_key_of_a_class_within_a_class(capsys):
+    keys = ["data.dataset.num_episodes", "data.dataset.time_limit", "data.real"]
+    quick = f"--config={BASE.parent / 'scale' / 'quick.yaml'}"
+    assert main(["fit", f"--config={BASE}", quick, *(f"--{key}=null" for key in keys), "--print_config"]) == 0
+    parsed = yaml.safe_load(capsys.readouterr().out)
+    assert parsed["data"]["init_args"]["dataset"]["num_episodes"] is None
+    assert parsed["data"]["init_args"]["dataset"]["time_limit"] is None
+    assert parsed["data"]["init_args"]["dataset"]["task"] == "cheetah_run"
+    assert parsed["data"]["init_args"]["real"] is None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from lightning_synther.agents.perception import Observation
 from lightning_synther.agents.targets import soft_update
 from lightning_synther.bounds import check_counts, check_positive, check_shares
 from lightning_synther.diffusion.optimization import lr_factor
+from lightning_synther.errors import ConfigError
 from lightning_synther.networks.gaussian import UnsquashedGaussianActor
 from lightning_synther.networks.heads import Value
 from lightning_synther.transition import Transition
@@ -38,7 +40,7 @@ class IQL(Agent):
         beta: inverse temperature; 0 is behaviour cloning.
         iql_deterministic: a deterministic actor, rather than a Gaussian.
         exp_adv_max: bound of a sample's weight in the actor's loss.
-        max_steps: updates until the actor's learning rate is 0; those of the run.
+        max_steps: updates until the actor's learning rate is 0; None: those of the training.
         base: arguments of `Agent`.
     """
 
@@ -54,7 +56,7 @@ class IQL(Agent):
         beta: float = 3.0,
         iql_deterministic: bool = False,
         exp_adv_max: float = 100.0,
-        max_steps: int = 1_000_000,
+        max_steps: int | None = None,
         **base: Any,
     ) -> None:
         super().__init__(observation=observation, hidden_dim=hidden_dim, lr=lr, **base)
@@ -74,10 +76,31 @@ class IQL(Agent):
         deterministic = self.make_actor()
         return UnsquashedGaussianActor(deterministic.trunk, deterministic.policy, self.perception.action_dim)
 
+    @classmethod
+    def extensible(cls, settings: Mapping[str, Any]) -> bool:
+        """Only with a length of its own: the actor's learning rate falls over the whole training."""
+        return super().extensible(settings) and settings.get("max_steps") is not None
+
+    def configure_optimizers(self) -> list[Optimizer]:
+        """As `Learner`'s.
+
+        Raises `ConfigError` where nothing says over how many updates the actor's learning rate falls.
+        """
+        num_updates = self.max_steps
+        if num_updates is None:
+            num_updates = self.trainer.max_steps if self._trainer is not None else -1
+        if num_updates < 1:
+            raise ConfigError(
+                "the actor's learning rate falls to 0 over a training of unknown length: set model.max_steps, or "
+                "trainer.max_steps"
+            )
+        self._actor_lr_factor = lr_factor("cosine", num_updates)
+        return super().configure_optimizers()
+
     @property
     def actor_lr(self) -> float:
         """Learning rate of the actor's next step."""
-        return self.lr * lr_factor("cosine", self.max_steps)(self.num_updates)
+        return self.lr * self._actor_lr_factor(self.num_updates)
 
     def make_optimizers(self) -> dict[str, Optimizer]:
         """Adam for critics, value and encoder, whose losses are disjoint, and one for the actor."""

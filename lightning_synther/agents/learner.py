@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -41,6 +42,14 @@ class Learner(ScoredAgent):
         self.num_updates = 0
         self._optimizers_by_name: dict[str, Optimizer] = {}
         self._latest_metrics: dict[str, Tensor] = {}
+
+    @classmethod
+    def extensible(cls, settings: Mapping[str, Any]) -> bool:
+        """Whether a longer training with these arguments merely goes on where a shorter one ended.
+
+        It does not where a learning rate decays over the whole length.
+        """
+        return bool(settings.get("lr_schedule", "constant") == "constant")
 
     def make_optimizers(self) -> dict[str, Optimizer]:
         """Optimizers by name; the first one steps exactly once an update, which is what Lightning counts."""

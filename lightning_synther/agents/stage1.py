@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lightning.pytorch import LightningModule
+from torch import Tensor
 
 from lightning_synther.errors import ConfigError
 from lightning_synther.networks.encoders import read_checkpoint
@@ -42,7 +43,13 @@ def load_stage1(agent: LightningModule, checkpoint: Mapping[str, Any]) -> None:
     agent.pixel_encoder.load_state_dict(encoder.state_dict())  # type: ignore[union-attr]
     if agent.hparams["heads"] == "new":
         return
-    own, found = agent.state_dict(), checkpoint["state_dict"]
+    found = checkpoint["state_dict"]
+    agent.load_state_dict({key: found[key] for key in fitting_heads(agent, found)}, strict=False)
+
+
+def fitting_heads(agent: LightningModule, found: Mapping[str, Tensor]) -> set[str]:
+    """Names of the heads' tensors of ``agent``; `ConfigError` where those of stage 1, ``found``, do not fit."""
+    own = agent.state_dict()
     heads = {key for key in own if key.startswith(("actor.", "critic.", "critic_target."))}
     unfit = sorted(key for key in heads if key not in found or found[key].shape != own[key].shape)
     if unfit:
@@ -50,4 +57,4 @@ def load_stage1(agent: LightningModule, checkpoint: Mapping[str, Any]) -> None:
             f"heads is 'pretrained', but {unfit[0]} of the encoder_checkpoint does not fit this agent: "
             "use the algorithm, hidden_dim and num_layers of stage 1, or heads 'new'"
         )
-    agent.load_state_dict({key: found[key] for key in heads}, strict=False)
+    return heads

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lightning_synther.agents.agent import Agent
+from lightning_synther.agents.latent_replay_module import LatentReplayDrQV2
 from lightning_synther.errors import ConfigError
 from lightning_synther.networks.encoders import LatentEncoder
 from lightning_synther.online.pixel_replay import OnlinePixelReplay
@@ -48,10 +49,10 @@ class OnlinePixelSynthERData(OnlineSynthERData, OnlinePixelData):
 
     def row_spec(self, agent: Agent) -> TransitionSpec:
         """Layout of latent transitions."""
-        if agent.hparams["observation"] != "pixels" or not hasattr(agent, "critic_target"):
+        if agent.hparams["observation"] != "pixels" or not isinstance(agent, LatentReplayDrQV2):
             raise ConfigError(
-                f"{type(agent).__name__} has no latents of actor and critic: use LatentReplayDrQV2 for online training "
-                "from pixels with synthetic latents"
+                f"{type(agent).__name__} does not train on pixels and latents: use LatentReplayDrQV2 for online "
+                "training from pixels with synthetic latents"
             )
         latent_dim = 2 * agent.hparams["feature_dim"]
         return TransitionSpec(

@@ -17,6 +17,7 @@ import lightning.pytorch as pl
 from lightning.pytorch import seed_everything
 
 from lightning_synther.agents.agent import Agent
+from lightning_synther.agents.stage1 import fitting_heads
 from lightning_synther.data.store import StoreMetadata, TransitionStore
 from lightning_synther.data.updates import UpdateData
 from lightning_synther.diffusion.module import LatentDiffusion
@@ -101,7 +102,9 @@ class AgentStage:
         known: dict[str, Any] = {"observation_dim": 1}
         if preview.encoder_config is not None:
             known = {"encoder_config": dict(preview.encoder_config)}
-        self.model.build(env=dataset.env(), action_dim=1, **known)
+        agent = self.model.build(env=dataset.env(), action_dim=1, **known)
+        if preview.agent is not None and self.model.init_args.get("heads") == "pretrained":
+            fitting_heads(agent, preview.agent.state_dict())
 
     def run(self) -> dict[str, Any]:
         """Train what is not trained, evaluate what is not evaluated; returns the scores."""
@@ -162,6 +165,8 @@ class AgentStage:
             "seed": self.factory.seed,
             "stages": self.artefacts.fingerprint if self.artefacts else None,
         }
+        if self.trainer.get("callbacks"):  # one may end the training, or change it
+            inputs["callbacks"] = self.trainer["callbacks"]
         if self.resynthesis is not None:
             inputs["resynthesis"] = self.resynthesis.inputs()
         if self.artefacts is None:

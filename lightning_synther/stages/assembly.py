@@ -8,6 +8,7 @@ from jsonargparse import Namespace
 
 from lightning_synther.data.subset import Subset
 from lightning_synther.diffusion.module import LatentDiffusion
+from lightning_synther.envs.config import EnvConfig
 from lightning_synther.errors import ConfigError
 from lightning_synther.networks.timm_encoder import TimmEncoder
 from lightning_synther.online.synthetic import OnlineSynthERData
@@ -73,8 +74,16 @@ def make_resynthesis(config: Namespace, factory: TrainerFactory) -> Resynthesis 
 
 
 def named_env(config: Namespace) -> dict[str, Any] | None:
-    """What the dataset of ``config`` says of the environment that its agents act in; None where it says nothing."""
-    if config.data is None or config.data.init_args.get("dataset") is None:
+    """What the data of ``config`` say of the environment that its agents act in; None where they say nothing."""
+    if config.data is None:
+        return None
+    if (online := config.data.init_args.get("env")) is not None:
+        given = online.as_dict() if isinstance(online, Namespace) else online
+        played = EnvConfig.from_dict(given).to_dict()
+        return {
+            key: value for key, value in played.items() if key != "reference_scores"
+        }  # which change no step
+    if config.data.init_args.get("dataset") is None:
         return None
     settings = import_class(config.data.class_path).dataset_class(**config.data.init_args.dataset.as_dict())
     env: dict[str, Any] | None = settings.env()

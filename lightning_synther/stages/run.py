@@ -19,6 +19,7 @@ from lightning_synther.stages.chain import Artefacts, Chain
 from lightning_synther.stages.config.module import ModuleConfig
 from lightning_synther.stages.config.sections import EvaluationConfig
 from lightning_synther.stages.config.sizes import check_env
+from lightning_synther.stages.config.stores import check_stores
 from lightning_synther.stages.config.synthesis import SynthesisConfig
 from lightning_synther.stages.evaluation import evaluate
 from lightning_synther.stages.record.ranks import is_rank_zero
@@ -52,15 +53,16 @@ class Run:
             raise ConfigError(
                 "fit needs a config with `model` and `data`: start from --config configs/vd4rl_cheetah.yaml"
             )
+        if self.chain is None:
+            check_stores(ModuleConfig.of(self.config.data), self._arms)
         self._agent_stage(None).check(None if self.chain is None else self.chain.check())
 
     def fit(self) -> None:
         """Run the missing stages, then train and evaluate the agent, then write the summary."""
         artefacts = self.chain.run() if self.chain is not None else None
         results = {AGENT: self._agent_stage(artefacts).run()}
-        for arm in COMPARED:
-            if artefacts is not None and self.config.comparison[arm]:
-                results[arm] = self._agent_stage(artefacts, f"agent_{arm}", mixing=ARMS[arm].mixing).run()
+        for arm, mixing in self._arms.items():
+            results[arm] = self._agent_stage(artefacts, f"agent_{arm}", mixing=mixing).run()
         write_summary(self.run_dir, self.seed, results)
 
     def validate(self) -> None:
@@ -112,6 +114,11 @@ class Run:
     def chain(self) -> Chain | None:
         """The stages before the agent; they run where its data name a dataset and no store."""
         return make_chain(self.config, self.factory)
+
+    @property
+    def _arms(self) -> dict[str, str]:
+        """What the agent is compared with, and what each is trained on."""
+        return {arm: str(ARMS[arm].mixing) for arm in COMPARED if self.config.comparison[arm]}
 
     def _agent_stage(self, artefacts: Artefacts | None, name: str | None = None, **data: Any) -> AgentStage:
         cfg = self.config

@@ -6,7 +6,10 @@ import pytest
 import torch
 from torch.distributions import Independent, Normal
 
+from lightning_synther import ReplayData, collect_states, train
 from lightning_synther.agents import IQL, iql
+from lightning_synther.errors import ConfigError
+from lightning_synther.stages.config.module import ModuleConfig
 from tests.agents.test_algorithms import build
 from tests.agents.tiny import make_batch
 
@@ -57,6 +60,22 @@ def test_the_actors_learning_rate_falls_to_zero_and_survives_the_end() -> None:
         before = agent.actor.policy[0].weight.detach().clone()
         agent.update(make_batch(i, shape=(5,)))
     assert torch.equal(agent.actor.policy[0].weight, before), "the third update has no learning rate left"
+
+
+def test_the_schedule_is_as_long_as_the_training(tmp_path) -> None:
+    store = collect_states("cartpole_swingup", "random", str(tmp_path / "states"), episodes=1, time_limit=0.5)
+    agent = IQL(observation_dim=5, action_dim=1, hidden_dim=8)
+    train(agent, ReplayData(str(store.path), mixing="real", batch_size=4, updates_per_step=1), num_updates=4)
+    assert agent.actor_lr == pytest.approx(0)
+    agent.num_updates = 2
+    assert agent.actor_lr == pytest.approx(agent.lr / 2)
+    with pytest.raises(ConfigError, match=r"set model\.max_steps, or trainer\.max_steps"):
+        IQL(observation_dim=5, action_dim=2, hidden_dim=8).update(make_batch(0, shape=(5,)))
+
+
+@pytest.mark.parametrize(("settings", "extensible"), [({}, False), ({"max_steps": 9}, True)])
+def test_a_longer_training_goes_on_only_if_the_schedule_has_its_own_length(settings, extensible) -> None:
+    assert ModuleConfig(IQL, settings).extensible("max_steps") == ("max_steps" if extensible else None)
 
 
 def test_both_actors_act_within_bounds() -> None:

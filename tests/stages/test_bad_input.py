@@ -142,6 +142,7 @@ def test_settings_that_do_not_fit_the_data(refused, root, flag, sentence):
         (["--encoder.training.updates_per_step=0"], "encoder.training.updates_per_step is 0"),
         (["--encoder.model=lightning_synther.agents.BC"], "train stage 1 with DrQV2"),
         (["--model.feature_dim=9"], "feature_dim"),
+        (["--model.heads=pretrained", "--model.hidden_dim=24"], "heads is 'pretrained', but actor."),
     ],
 )
 def test_what_a_late_stage_would_refuse_is_refused_at_once(refused, root, tmp_path, flags, sentence):

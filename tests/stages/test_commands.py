@@ -26,6 +26,24 @@ def diffusion(run: Path) -> Path:
     return run / "diffusion" / "final.ckpt"
 
 
+def test_another_online_environment_is_not_scored_as_the_config_says(tmp_path, capsys):
+    config = f"--config={BASE.parent / 'sac_state.yaml'}"
+    task, tiny = "--data.env.task=cartpole_swingup", ["--data.env.time_limit=0.2", "--data.start_steps=300"]
+    steps = ["--trainer.max_steps=8", "--trainer.val_check_interval=null", "--evaluation.episodes=1", CPU]
+    assert main(["fit", config, task, *tiny, *steps, f"--run_dir={tmp_path}"]) == 0
+    capsys.readouterr()
+    score = [
+        "test",
+        config,
+        f"--ckpt_path={tmp_path / 'agent' / 'final.ckpt'}",
+        CPU,
+        "--evaluation.episodes=1",
+    ]
+    assert main([*score, tiny[0], "--data.env.task=walker_walk"]) == 1
+    assert "the config's task is walker_walk, but checkpoint" in capsys.readouterr().err
+    assert main([*score, tiny[0], task]) == 0
+
+
 @pytest.mark.parametrize("verb", ["test", "validate"])
 def test_a_checkpoint_alone_is_scored(verb, run, agent, caplog):
     with caplog.at_level("INFO", logger="lightning_synther"):

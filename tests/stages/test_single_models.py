@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from lightning.pytorch import Callback, Trainer
 
 from lightning_synther.__main__ import main
 from lightning_synther.data.store import TransitionStore
@@ -18,6 +19,13 @@ from lightning_synther.transition import TransitionSpec
 from tests.stages.tiny import CONFIGS
 
 TRAINER = {"max_steps": 12, "accelerator": "cpu"}
+
+
+class StopAtOnce(Callback):
+    """Ends a training after its first batch."""
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        trainer.should_stop = True
 
 
 def config(path: Path, model: dict[str, Any], data: dict[str, Any], **more: Any) -> list[str]:
@@ -104,6 +112,46 @@ def test_an_agent_on_stores_given_by_hand(run, tmp_path, caplog):
     assert "agent: finished earlier, reused" in messages(argv, caplog)
 
 
+def test_arms_of_stores_given_by_hand_are_trained(run, tmp_path, caplog):
+    argv = heads_config(tmp_path / "heads.yaml", run)
+    said = messages([*argv, "--comparison.real_only=true"], caplog)
+    assert "agent_real_only: starts" in said
+    assert json.loads((tmp_path / "heads" / "summary.json").read_text())["real_only"]["episodes"] == 1
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--data.mixing=real"], "data.mixing is 'real' and leaves it out"),
+        (["--data.mixing=ratio", "--data.ratio=0"], "data.mixing is 'ratio' and leaves it out"),
+        (
+            ["--data.real=null", "--data.mixing=synthetic", "--comparison.real_only=true"],
+            "comparison.real_only is true, but data.real is not given",
+        ),
+    ],
+)
+def test_stores_that_do_not_fit_the_mixing_are_refused(run, tmp_path, capsys, flags, sentence):
+    assert main([*heads_config(tmp_path / "heads.yaml", run), *flags]) == 1
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "heads").exists()
+
+
+def test_an_arm_of_an_online_run_is_refused(tmp_path, capsys):
+    argv = ["fit", f"--config={CONFIGS / 'sac_state.yaml'}", f"--run_dir={tmp_path / 'run'}"]
+    assert main([*argv, "--comparison.real_only=true"]) == 1
+    assert "OnlineData has no stores to choose from: set it to false" in capsys.readouterr().err
+
+
+def test_a_callback_that_ends_the_training_is_an_input_and_is_said(run, tmp_path, caplog):
+    argv = heads_config(tmp_path / "heads.yaml", run)
+    messages(argv, caplog)
+    overlay = tmp_path / "stop.yaml"
+    overlay.write_text(yaml.safe_dump({"trainer": {"callbacks": [{"class_path": f"{__name__}.StopAtOnce"}]}}))
+    said = messages([*argv, f"--config={overlay}"], caplog)
+    assert any(line.startswith("agent: rebuilt, because these changed: callbacks: unset") for line in said)
+    assert "agent: a callback ended it after 2 of 12 updates" in said
+
+
 def test_other_contents_of_a_store_train_the_agent_anew(run, tmp_path, caplog):
     argv = heads_config(tmp_path / "heads.yaml", run)
     messages(argv, caplog)
@@ -187,9 +235,12 @@ def test_an_agent_on_states_takes_its_sizes_and_its_task_from_the_store(tmp_path
     [
         ("--trainer.accumulate_grad_batches=4", "raise data.batch_size instead"),
         ("--trainer.gradient_clip_val=1.0", "remove it"),
+        ("--trainer.max_time=00:00:01:00", "a run is as long as trainer.max_steps says"),
+        ("--trainer.fast_dev_run=true", "its few batches would pass for a finished training"),
+        ("--trainer.val_check_interval=0.5", "a share of an epoch"),
     ],
 )
-def test_settings_of_automatic_optimization_are_refused(tmp_path, capsys, flag, said):
+def test_settings_that_a_run_cannot_honour_are_refused(tmp_path, capsys, flag, said):
     store = states_store(tmp_path / "store")
     argv = config(
         tmp_path / "states.yaml",

@@ -41,12 +41,8 @@ class ModuleConfig:
         return self.cls(**{**self.init_args, **sizes})
 
     def extensible(self, length: str) -> str | None:
-        """``length``, the input that counts updates, if a longer training merely goes on where a shorter one ended.
-
-        It does not where the learning rate decays over the whole length.
-        """
-        schedule = self.init_args.get("lr_schedule", "constant")
-        return length if issubclass(self.cls, Agent) and schedule == "constant" else None
+        """``length``, the input that counts updates, if a longer training merely goes on where a shorter one ended."""
+        return length if issubclass(self.cls, Agent) and self.cls.extensible(self.init_args) else None
 
     def inputs(self) -> dict[str, Any]:
         """For the fingerprint of a stage."""

@@ -24,6 +24,8 @@ _NO_CLASS = (
     re.compile(r"given class_path '([^']+)':\s+(?:module|No module|Not a|'\S+' object|.* has no attribute)"),
     re.compile(r"Import path (\S+) does not correspond"),
 )
+#: The innermost union, which is the last one, and the first value after it.
+_UNION = re.compile(r".*Subtypes: \[(.*?)\]\n\s+Errors:.*?Given value: ([^\n]*)", re.DOTALL)
 _VALUE = re.compile(r"Expected an? (?!<class 'NoneType'>|dot import|path)(.+?)\. Got value: (.*)")
 
 
@@ -39,9 +41,25 @@ def explain(message: str, options: Sequence[str] = ()) -> str:
             example = "lightning_synther.agents.DrQV2"
             return f"--{key}: there is no class {found[1]}, give an import path as in {example}"
     if found := _VALUE.search(message):
-        wanted = re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", found[1]).replace("typing.", "")
-        return f"--{key}: expected {wanted}, got {found[2]}"
+        return f"--{key}: expected {_readable(found[1])}, got {found[2]}"
+    if found := _UNION.match(message):
+        return f"--{key}: expected {_kinds(found[1])}, got {found[2].strip()}"
     return parse_error(ArgumentError(None, message))
+
+
+def _readable(kinds: str) -> str:
+    return re.sub(r"<class '(?:\w+\.)*(\w+)'>", r"\1", kinds).replace("typing.", "")
+
+
+def _kinds(union: str) -> str:
+    """The members of a union, the values of literals spelled out.
+
+    >>> _kinds("<class 'float'>, typing.Literal['return_range'], <class 'NoneType'>")
+    "float, 'return_range' or null"
+    """
+    listed = re.sub(r"Literal\[(.*?)\]", r"\1", _readable(union)).replace("NoneType", "null")
+    members = list(dict.fromkeys(listed.split(", ")))
+    return f"{', '.join(members[:-1])} or {members[-1]}"
 
 
 def parser_keys(parser: ArgumentParser) -> list[str]:

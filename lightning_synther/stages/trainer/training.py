@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,8 @@ from lightning_synther.stages.trainer.callbacks import (
 )
 from lightning_synther.stages.trainer.clock import LogTime
 from lightning_synther.stages.trainer.precision import resolve_precision
+
+log = logging.getLogger(__name__)
 
 #: Folder of a run's event files.
 TENSORBOARD = "tensorboard"
@@ -140,6 +143,13 @@ def fit(
     """Train from the last checkpoint, if there is one, to the end, and write ``final.ckpt``."""
     with interruptible(trainer):
         trainer.fit(module, datamodule=data, ckpt_path=stage.last_checkpoint)
+    if trainer.global_step < trainer.max_steps:
+        log.info(
+            "%s: a callback ended it after %d of %d updates",
+            stage.name,
+            trainer.global_step,
+            trainer.max_steps,
+        )
     save_final(trainer, stage.final_checkpoint)
     return module
 
