@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from lightning_synther.bounds import check_shares
 from lightning_synther.errors import DataError
 
 
@@ -38,6 +39,7 @@ class TransitionSpec:
     ``discount`` is gamma**n_step, the discount of a transition that does not end its episode. With
     ``terminal=False`` (dm_control: episodes end by a time limit) every transition has that discount and the flat row
     does not spend a column on it. With ``terminal=True`` the last column is 1 where the episode ended for good.
+    Raises `ConfigError` for a discount outside (0, 1], under which values grow without bound or nothing bootstraps.
 
     >>> spec = TransitionSpec(observation_dim=100, action_dim=6, discount=0.99)
     >>> spec.dim, spec.fields["reward"]
@@ -48,6 +50,9 @@ class TransitionSpec:
     action_dim: int
     discount: float
     terminal: bool = False
+
+    def __post_init__(self) -> None:
+        check_shares("", discount=self.discount)
 
     @cached_property
     def fields(self) -> dict[str, slice]:

@@ -105,6 +105,68 @@ def test_parts_of_data_that_cannot_be_are_refused(base, flags, sentence):
         Run(parse("fit", f"--config={base}", *flags).settings).check()
 
 
+SAC = CONFIGS / "sac_state.yaml"
+PIXELS = CONFIGS / "drqv2_online.yaml"
+
+
+@pytest.mark.parametrize(
+    ("base", "flags", "sentence"),
+    [
+        (
+            SAC,
+            ["--model=TD3BC"],
+            "TD3BC cannot act while it learns, which OnlineData needs: use SAC, REDQ or DrQV2",
+        ),
+        (SAC, ["--model=IQL"], "IQL cannot act while it learns"),
+        *(
+            (
+                SAC,
+                [f"--model={name}"],
+                f"model.observation is 'pixels', which --model={name} takes by default, but the data decide it and "
+                "have 'states': give --model.observation=states",
+            )
+            for name in ("DrQV2", "BC")
+        ),
+        (PIXELS, ["--model=SAC"], "takes by default, .* 'pixels': give --model.observation=pixels"),
+        (
+            SAC,
+            ["--model.observation_dim=3"],
+            "model.observation_dim is 3, but the data decide it .*: remove it",
+        ),
+        (
+            SAC,
+            ["--model=DrQV2", "--model.observation=latents"],
+            "model.observation is 'latents', but the data decide it .*: give --model.observation=states",
+        ),
+        (SAC, ["--data.gamma=1.5"], "data.gamma is 1.5: give a number above 0 and at most 1"),
+        (SAC, ["--data.replay_capacity=0"], "data.replay_capacity is 0: give at least data.batch_size"),
+        (SAC, ["--data.env.task=lqr_lqr_2_1"], "an episode of lqr_lqr_2_1 may never end: give time_limit"),
+        (
+            SAC,
+            [
+                "--data.env={task: 'gymnasium:Pendulum-v1', observation: states, env_kwargs: {max_episode_steps: -1}}"
+            ],
+            "an episode of gymnasium:Pendulum-v1 may never end: give env_kwargs.max_episode_steps",
+        ),
+        (BASE, ["--model.hidden_dim=0"], "hidden_dim is 0: give at least 1"),
+        (BASE, ["--encoder.model.lr=-1"], "lr is -1.0: give a number above 0"),
+        (BASE, ["--data.dataset.gamma=1.5"], "dataset.gamma is 1.5"),
+        (BASE, ["--data.dataset.n_step=0"], "dataset.n_step is 0"),
+        (BASE, ["--diffusion.model.log_every_n_updates=0"], "log_every_n_updates is 0: give at least 1"),
+        (STATES, ["--model.policy_freq=0"], "policy_freq is 0: give at least 1"),
+        (STATES, ["--data.dataset.gamma=0"], "dataset.gamma is 0.0"),
+    ],
+)
+def test_an_agent_and_data_that_cannot_learn_are_refused(base, flags, sentence):
+    with pytest.raises(ConfigError, match=sentence):
+        Run(parse("fit", f"--config={base}", *flags).settings).check()
+
+
+@pytest.mark.parametrize("name", ["DrQV2", "BC"])
+def test_the_remedy_for_an_agents_default_is_one(name):
+    Run(parse("fit", f"--config={SAC}", f"--model={name}", "--model.observation=states").settings).check()
+
+
 def test_prioritized_generative_replay_is_a_config():
     quick, pgr = CONFIGS / "scale" / "quick.yaml", CONFIGS / "generator" / "pgr.yaml"
     settings = parse("fit", *(f"--config={path}" for path in (BASE, quick, pgr))).settings

@@ -14,6 +14,7 @@ from lightning_synther.agents.learner import Learner
 from lightning_synther.agents.perception import Observation, perceive
 from lightning_synther.agents.stage1 import load_stage1, read_stage1
 from lightning_synther.agents.targets import make_target
+from lightning_synther.bounds import check_counts, check_positive
 from lightning_synther.diffusion.optimization import LRSchedule
 from lightning_synther.diffusion.statistics import ColumnStatistics
 from lightning_synther.errors import ConfigError
@@ -36,7 +37,7 @@ class Agent(Learner):
         frame_stack: frames in an observation; None takes env's, else 3.
         feature_dim: width of the trunks; None for 50, or the encoder's.
         hidden_dim: width of the heads' hidden layers.
-        num_layers: hidden layers of the heads.
+        num_layers: hidden layers of the heads; 0 makes them linear.
         layer_norm: normalise the heads' hidden layers.
         residual: heads of num_layers residual blocks, with LayerNorm before each, for larger networks
             (`networks.heads.ResidualBlock`).
@@ -77,6 +78,10 @@ class Agent(Learner):
     ) -> None:
         super().__init__(log_every_n_updates, lr_schedule)
         self.save_hyperparameters(ignore=["encoder_checkpoint"])
+        check_counts("", hidden_dim=hidden_dim, action_dim=action_dim, observation_dim=observation_dim)
+        check_counts("", image_size=image_size, frame_stack=frame_stack, feature_dim=feature_dim)
+        check_counts("", least=0, num_layers=num_layers)
+        check_positive("", lr=lr)
         self.env, self.lr = env, lr
         given = {**self.hparams, "encoder_checkpoint": encoder_checkpoint}
         self._stage1 = read_stage1(given)
@@ -97,6 +102,7 @@ class Agent(Learner):
 
     def make_critic(self, num_critics: int) -> Critic:
         """Trunk and ensemble of action values."""
+        check_counts("", num_critics=num_critics)
         trunk = self.perception.critic_trunk()
         in_features = trunk.feature_dim + self.perception.action_dim
         return Critic(trunk, self.make_mlp(in_features, 1, linear=ensemble_of(num_critics)))

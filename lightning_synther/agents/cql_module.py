@@ -12,6 +12,7 @@ from torch.optim import Optimizer
 from lightning_synther.agents import cql, drqv2
 from lightning_synther.agents.modules import DrQV2, critic_metrics
 from lightning_synther.agents.optimization import adam
+from lightning_synther.bounds import check_counts, check_positive
 from lightning_synther.networks.distributions import TruncatedNormal
 from lightning_synther.networks.heads import Critic
 from lightning_synther.transition import Transition
@@ -116,6 +117,8 @@ class CQL(DrQV2):
         **base: Any,
     ) -> None:
         super().__init__(**base)
+        check_counts("", num_random=num_random)
+        check_positive("", temp=temp)
         self.num_random = num_random
         threshold = lagrange_thresh if with_lagrange else None
         self.conservatism = Conservatism(cql_importance_sample, temp, min_q_weight, threshold)

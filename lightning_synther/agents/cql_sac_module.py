@@ -22,6 +22,7 @@ from lightning_synther.agents.max_entropy import MaxEntropyAgent
 from lightning_synther.agents.modules import critic_metrics
 from lightning_synther.agents.optimization import adam, frozen
 from lightning_synther.agents.targets import soft_update
+from lightning_synther.bounds import check_counts, check_positive
 from lightning_synther.networks.gaussian import AffineGaussianActor
 from lightning_synther.transition import Transition
 
@@ -92,6 +93,9 @@ class CQLSAC(MaxEntropyAgent):
         **base: Any,
     ) -> None:
         super().__init__(num_layers=num_layers, actor_lr=actor_lr, **base)
+        check_counts("", target_update_period=target_update_period, cql_n_actions=cql_n_actions)
+        check_counts("", least=0, bc_steps=bc_steps)
+        check_positive("", cql_temp=cql_temp)
         self.alpha_multiplier, self.backup_entropy, self.bc_steps = alpha_multiplier, backup_entropy, bc_steps
         self.target_update_period, self.num_random = target_update_period, cql_n_actions
         self.max_target_backup = cql_max_target_backup

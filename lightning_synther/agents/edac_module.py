@@ -13,6 +13,7 @@ from lightning_synther.agents.drqv2 import critic_loss
 from lightning_synther.agents.max_entropy import MaxEntropyAgent
 from lightning_synther.agents.optimization import adam, frozen
 from lightning_synther.agents.targets import soft_update
+from lightning_synther.bounds import check_positive
 from lightning_synther.errors import ConfigError
 from lightning_synther.networks.gaussian import ClampedGaussianActor
 from lightning_synther.transition import Transition
@@ -59,6 +60,7 @@ class EDAC(MaxEntropyAgent):
         if num_critics < 2:
             raise ConfigError(f"num_critics is {num_critics}: the diversity of an ensemble needs at least 2")
         super().__init__(num_layers=num_layers, num_critics=num_critics, **base)
+        check_positive("", temperature_lr=temperature_lr)
         self.eta = eta
         self.critic.q.twice_differentiable = True  # the diversity is one of gradients
         self.temperature_lr = self.lr if temperature_lr is None else temperature_lr

@@ -15,6 +15,7 @@ from lightning_synther.agents.modules import critic_metrics
 from lightning_synther.agents.optimization import adam
 from lightning_synther.agents.perception import Observation
 from lightning_synther.agents.targets import soft_update
+from lightning_synther.bounds import check_counts, check_positive, check_shares
 from lightning_synther.diffusion.optimization import lr_factor
 from lightning_synther.errors import ConfigError
 from lightning_synther.networks.gaussian import UnsquashedGaussianActor
@@ -59,6 +60,9 @@ class IQL(Agent):
         **base: Any,
     ) -> None:
         super().__init__(observation=observation, hidden_dim=hidden_dim, lr=lr, **base)
+        check_counts("", max_steps=max_steps)
+        check_positive("", exp_adv_max=exp_adv_max)
+        check_shares("", tau=tau, iql_tau=iql_tau)
         self.tau, self.iql_tau, self.beta = tau, iql_tau, beta
         self.exp_adv_max, self.max_steps = exp_adv_max, max_steps
         self.actor = self.make_actor() if iql_deterministic else self._make_gaussian_actor()

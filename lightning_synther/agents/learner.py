@@ -17,6 +17,7 @@ from lightning_synther.agents.optimization import (
     check_precision,
 )
 from lightning_synther.agents.scoring import ScoredAgent
+from lightning_synther.bounds import check_counts
 from lightning_synther.diffusion.optimization import LRSchedule, lr_factor
 from lightning_synther.errors import ConfigError, SyntherError
 from lightning_synther.transition import Transition
@@ -34,6 +35,7 @@ class Learner(ScoredAgent):
 
     def __init__(self, log_every_n_updates: int, lr_schedule: LRSchedule = "constant") -> None:
         super().__init__()
+        check_counts("", log_every_n_updates=log_every_n_updates)
         self.automatic_optimization = False
         self.log_every_n_updates = log_every_n_updates
         self.lr_schedule = lr_schedule

@@ -13,6 +13,7 @@ from lightning_synther.agents import sac
 from lightning_synther.agents.agent import Agent
 from lightning_synther.agents.optimization import adam
 from lightning_synther.agents.perception import Observation
+from lightning_synther.bounds import check_positive, check_shares
 from lightning_synther.networks.gaussian import GaussianActor
 from lightning_synther.transition import Transition
 
@@ -61,6 +62,8 @@ class MaxEntropyAgent(Agent):
         **base: Any,
     ) -> None:
         super().__init__(observation=observation, hidden_dim=hidden_dim, layer_norm=layer_norm, lr=lr, **base)
+        check_positive("", actor_lr=actor_lr, initial_temperature=initial_temperature, max_action=max_action)
+        check_shares("", tau=tau)
         action_dim = self.perception.action_dim
         self.tau, self.max_action = tau, max_action
         self.actor_lr = lr if actor_lr is None else actor_lr

@@ -16,6 +16,7 @@ from lightning_synther.agents.bc import bc_loss
 from lightning_synther.agents.optimization import adam, average_over_ranks, frozen
 from lightning_synther.agents.schedules import parse_schedule
 from lightning_synther.agents.targets import soft_update, td_target
+from lightning_synther.bounds import check_counts, check_shares
 from lightning_synther.networks.distributions import TruncatedNormal
 from lightning_synther.transition import Transition
 
@@ -41,6 +42,7 @@ class NoisyAgent(Agent):
         **base: Any,
     ) -> None:
         super().__init__(**base)
+        check_counts("", schedule_steps_per_update=schedule_steps_per_update)
         self.stddev_clip = stddev_clip
         self.stddev_schedule = parse_schedule(stddev_schedule)
         self.schedule_steps_per_update = schedule_steps_per_update
@@ -133,6 +135,7 @@ class DrQV2(NoisyAgent):
         **base: Any,
     ) -> None:
         super().__init__(**base)
+        check_shares("", tau=tau)
         self.tau, self.bc_weight, self.use_bc = tau, bc_weight, use_bc
         self.actor = self.make_actor()
         self.critic = self.make_critic(num_critics)

@@ -12,6 +12,7 @@ from lightning_synther.agents.drqv2 import critic_loss
 from lightning_synther.agents.max_entropy import MaxEntropyAgent
 from lightning_synther.agents.optimization import frozen
 from lightning_synther.agents.targets import soft_update
+from lightning_synther.bounds import check_counts
 from lightning_synther.errors import ConfigError
 from lightning_synther.networks.gaussian import ClampedGaussianActor
 from lightning_synther.transition import Transition
@@ -64,6 +65,7 @@ class REDQ(MaxEntropyAgent):
             raise ConfigError(f"num_min is {num_min}: it must be in 1 … num_critics ({num_critics})")
         if q_target_mode not in ("min", "ave"):
             raise ConfigError(f"q_target_mode is {q_target_mode!r}: give 'min' or 'ave'")
+        check_counts("", utd_ratio=utd_ratio, policy_update_delay=policy_update_delay)
         super().__init__(num_critics=num_critics, **base)
         self.num_critics, self.num_min, self.q_target_mode = num_critics, num_min, q_target_mode
         self.utd_ratio, self.policy_update_delay = utd_ratio, policy_update_delay

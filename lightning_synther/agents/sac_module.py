@@ -12,6 +12,7 @@ from lightning_synther.agents.drqv2 import critic_loss
 from lightning_synther.agents.max_entropy import MaxEntropyAgent
 from lightning_synther.agents.optimization import frozen
 from lightning_synther.agents.targets import soft_update
+from lightning_synther.bounds import check_counts
 from lightning_synther.transition import Transition
 
 
@@ -42,6 +43,7 @@ class SAC(MaxEntropyAgent):
         **base: Any,
     ) -> None:
         super().__init__(layer_norm=layer_norm, lr=lr, initial_temperature=initial_temperature, **base)
+        check_counts("", actor_every=actor_every)
         self.actor_every = actor_every
 
     def step(self, batch: Transition, draws: Tensor) -> dict[str, Tensor]:

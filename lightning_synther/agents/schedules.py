@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable
 
@@ -12,10 +13,11 @@ Schedule = Callable[[int], float]
 
 
 def parse_schedule(text: str | float) -> Schedule:
-    """Schedule from its description; `ConfigError` where it is none of these:
+    """Schedule of a standard deviation from its description; `ConfigError` where it is none of these:
 
     ``0.2`` is constant. ``linear(i, f, d)`` goes from i to f over d steps and stays. ``step_linear(i, f1,
-    d1, f2, d2)`` goes from i to f1 over d1 steps, then to f2 over d2 more.
+    d1, f2, d2)`` goes from i to f1 over d1 steps, then to f2 over d2 more. All deviations are above 0: without
+    noise an action has no density.
 
     >>> parse_schedule("linear(1.0, 0.1, 100)")(50)
     0.55
@@ -24,6 +26,7 @@ def parse_schedule(text: str | float) -> Schedule:
         value = float(text)
     except ValueError:
         return _parse_ramps(str(text))
+    _check_deviations(text, value)
     return lambda step: value
 
 
@@ -40,6 +43,7 @@ def _parse_ramps(text: str) -> Schedule:
             "step_linear(initial,final1,duration1,final2,duration2) with durations above 0"
         )
     initial, final, duration, *second = numbers
+    _check_deviations(text, initial, final, *second[:1])
     if not second:
         return lambda step: _ramp(initial, final, step / duration)
     final2, duration2 = second
@@ -50,6 +54,14 @@ def _parse_ramps(text: str) -> Schedule:
         return _ramp(final, final2, (step - duration) / duration2)
 
     return step_linear
+
+
+def _check_deviations(text: str | float, *deviations: float) -> None:
+    for deviation in deviations:
+        if not 0 < deviation < math.inf:
+            raise ConfigError(
+                f"schedule {text!r} holds the standard deviation {deviation:g}: give numbers above 0, as in 0.1"
+            )
 
 
 def _ramp(initial: float, final: float, progress: float) -> float:

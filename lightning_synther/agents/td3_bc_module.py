@@ -16,6 +16,7 @@ from lightning_synther.agents.optimization import adam, average_over_ranks, froz
 from lightning_synther.agents.perception import Observation
 from lightning_synther.agents.targets import soft_update, td_target
 from lightning_synther.agents.td3_bc import smoothed_action
+from lightning_synther.bounds import check_counts, check_positive, check_shares
 from lightning_synther.transition import Transition
 
 
@@ -56,6 +57,9 @@ class TD3BC(Agent):
         **base: Any,
     ) -> None:
         super().__init__(observation=observation, hidden_dim=hidden_dim, lr=lr, **base)
+        check_counts("", policy_freq=policy_freq)
+        check_positive("", max_action=max_action)
+        check_shares("", tau=tau)
         self.tau, self.policy_freq, self.alpha = tau, policy_freq, alpha
         self.policy_noise, self.noise_clip, self.max_action = policy_noise, noise_clip, max_action
         self.actor = self.make_actor(max_action)

@@ -60,6 +60,9 @@ class UpdateData(pl.LightningDataModule, Generic[Batch]):
         """Constructor arguments of an agent that these data decide; none where the config has to say them."""
         return {}
 
+    def check_agent(self, cls: type[pl.LightningModule]) -> None:
+        """Raise `ConfigError` for a class of agents that cannot learn from these data."""
+
     def batches(self, updates: range) -> list[Batch]:
         """The batches of some gradient updates."""
         raise NotImplementedError

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim.lr_scheduler import LambdaLR
 
+from lightning_synther.bounds import check_counts, check_positive
 from lightning_synther.diffusion.conditioning import Conditioner
 from lightning_synther.diffusion.ema import EMA
 from lightning_synther.diffusion.guidance import Guidance, check_guidance
@@ -147,6 +148,10 @@ class LatentDiffusion(LightningModule):
         self.save_hyperparameters()
         self.automatic_optimization = False
         self.spec = TransitionSpec(**spec)
+        check_counts(
+            "", width=width, ema_update_every=ema_update_every, log_every_n_updates=log_every_n_updates
+        )
+        check_positive("", lr=lr)
         if not 0 <= condition_dropout < 1:
             raise ConfigError(f"condition_dropout is {condition_dropout}: give a share from 0, below 1")
         self.normalizer = build_normalizer(self.spec, normalizer, skip_fields)

@@ -103,6 +103,20 @@ class EnvConfig:
         return cls(**values)
 
 
+def check_episodes_end(config: EnvConfig, max_steps: int | None) -> None:
+    """Raise `ConfigError` where an environment has no time limit, ``max_steps``: it cannot be played to its end.
+
+    Also where it may end by itself: whether it does is up to the policy, and one that is good or untrained may be
+    played for ever.
+    """
+    if max_steps is not None:
+        return
+    remedy = "give time_limit, in simulated seconds"
+    if config.library != DM_CONTROL:
+        remedy = "give env_kwargs.max_episode_steps, or register the environment with max_episode_steps"
+    raise ConfigError(f"an episode of {config.task} may never end: {remedy}")
+
+
 class StepResult(NamedTuple):
     """What one action led to; ``discount`` is the environment's own: 1 when time ran out, 0 at a true end."""
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from lightning_synther.envs.config import EnvConfig
+from lightning_synther.envs.config import EnvConfig, check_episodes_end
 from lightning_synther.envs.pool import EnvPool
 
 Policy = Callable[[NDArray[Any]], NDArray[Any]]
@@ -59,14 +59,14 @@ def rollout(
     At most ``num_envs`` episodes run at a time; a finished one makes room for the next, so the last ones run
     in smaller batches. Processes only render (``num_workers``, 0 for none): they never change a result. The
     first ``record`` episodes keep their images, at least 84 pixels a side. ``progress`` shows a bar over all
-    steps; None shows it on a terminal.
+    steps; None shows it on a terminal. Raises `ConfigError` where episodes may never end.
     """
     if not seeds:
         return []
     with EnvPool(config, min(num_envs, len(seeds)), num_workers) as pool:
-        total = pool.max_steps and pool.max_steps * len(seeds)
+        check_episodes_end(config, pool.max_steps)
         with tqdm(
-            total=total,
+            total=pool.max_steps and pool.max_steps * len(seeds),
             desc=config.task,
             unit="step",
             leave=False,

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from lightning_synther.data.vd4rl import dataset_dir
-from lightning_synther.envs.config import EnvConfig
+from lightning_synther.envs.config import EnvConfig, check_episodes_end
 from lightning_synther.envs.pool import EnvPool
 from lightning_synther.errors import ConfigError
 from lightning_synther.online.kinds import Kind, find_kind
@@ -79,8 +79,8 @@ def collect(
     with EnvPool(replace(config, observation="states"), 1, min(num_workers, 1)) as pool:
         max_steps = pool.max_steps
     kind = find_kind(config, policy, policy_path, replay_path)
-    if max_steps is None and kind.recording is None:
-        raise ConfigError(f"an episode of {task} may never end: give time_limit, in simulated seconds")
+    if kind.recording is None:
+        check_episodes_end(config, max_steps)
     count = _num_episodes(kind, episodes, transitions, max_steps)
     request = CollectionRequest(task, policy, kind.digest, seed, image_size, action_repeat, time_limit)
     directory = dataset_dir(root, task, policy, image_size)

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import numpy as np
 
+from lightning_synther.bounds import check_counts, check_shares
 from lightning_synther.data.conditions import write_condition
 from lightning_synther.data.rewards import describe_episodes
 from lightning_synther.data.store import TransitionStore
 from lightning_synther.data.store_writer import StoreWriter
-from lightning_synther.envs.config import EnvConfig, Environment
+from lightning_synther.envs.config import EnvConfig, Environment, check_episodes_end
 from lightning_synther.envs.factory import make_env
 from lightning_synther.errors import ConfigError
 from lightning_synther.online.policies import BehaviourPolicy, load_policy, policy_names
@@ -47,8 +48,8 @@ def collect_states(
     >>> len(store), store.spec.observation_dim, store.spec.action_dim
     (50, 5, 1)
     """
-    if episodes < 1:
-        raise ConfigError(f"episodes is {episodes}: give at least 1")
+    check_counts("", episodes=episodes)
+    check_shares("", gamma=gamma)
     if Path(path).exists():
         raise ConfigError(f"the store {path} exists: give another path, or remove it")
     config = EnvConfig.from_dict(
@@ -57,6 +58,7 @@ def collect_states(
     action_repeat = config.action_repeat
     behaviours = [_behaviour(name, task, action_repeat) for name in policy_names(policy)]
     env = make_env(config)
+    check_episodes_end(config, env.max_steps)
     played = {"task": task, "action_repeat": action_repeat, "time_limit": time_limit}
     parts = []
     with Progress(f"{task} {policy}", episodes, "episodes") as progress:

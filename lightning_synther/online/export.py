@@ -12,7 +12,7 @@ import numpy as np
 from torch import nn
 
 from lightning_synther.agents.sac_module import SAC
-from lightning_synther.envs.config import EnvConfig
+from lightning_synther.envs.config import EnvConfig, check_episodes_end
 from lightning_synther.envs.factory import make_env
 from lightning_synther.errors import ConfigError, DataError
 from lightning_synther.networks.encoders import read_checkpoint
@@ -101,8 +101,12 @@ def complete_card(card: dict[str, Any], policy: BehaviourPolicy, env: EnvConfig)
 
 
 def play(policy: BehaviourPolicy, config: EnvConfig, seed: int, deterministic: bool = False) -> float:
-    """Return of one episode on states; environment and action noise are functions of ``seed``."""
+    """Return of one episode on states; environment and action noise are functions of ``seed``.
+
+    Raises `ConfigError` where it may never end.
+    """
     env = make_env(config, seed)
+    check_episodes_end(config, env.max_steps)
     rng = np.random.default_rng(seed)
     state, total, last = env.reset(seed), 0.0, False
     while not last:

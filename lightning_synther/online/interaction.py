@@ -12,8 +12,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from lightning_synther.bounds import check_shares
 from lightning_synther.data.updates import EpisodesMixin, UpdateData, Updates
-from lightning_synther.envs.config import EnvConfig
+from lightning_synther.envs.config import EnvConfig, Environment, check_episodes_end
 from lightning_synther.envs.factory import make_env
 from lightning_synther.errors import ConfigError
 from lightning_synther.online.environments import Environments, Floats
@@ -47,7 +48,7 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
         start_steps: agent steps with uniform actions before the first update.
         update_to_data_ratio: gradient updates for each agent step.
         num_envs: environments stepped together.
-        replay_capacity: transitions kept; the oldest are no longer drawn.
+        replay_capacity: transitions kept, at least a batch; the oldest are no longer drawn.
         gamma: discount of an agent step.
         batch_size: transitions in an update.
         updates_per_step: updates in one pass of Lightning's loop.
@@ -88,8 +89,15 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
                 f"data.env.observation is {self.env.observation!r}: set it to {self.OBSERVATION!r} for "
                 f"{type(self).__name__}"
             )
+        check_shares("data", gamma=gamma)
         if not 1 <= num_envs <= start_steps:
             raise ConfigError(f"data.num_envs is {num_envs}: it must be in 1 … start_steps ({start_steps})")
+        # Fewer than start_steps is a choice: the oldest random steps are no longer drawn.
+        if replay_capacity < max(batch_size, num_envs):
+            raise ConfigError(
+                f"data.replay_capacity is {replay_capacity}: give at least data.batch_size ({batch_size}) and "
+                f"data.num_envs ({num_envs})"
+            )
         steps = updates_per_step / update_to_data_ratio if update_to_data_ratio > 0 else 0
         if steps < 1 or steps % num_envs:
             raise ConfigError(
@@ -101,7 +109,7 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
 
     def agent_arguments(self) -> dict[str, Any]:
         """The environment, and the sizes of its states and actions."""
-        env = make_env(self.env)
+        env = self.preview_env()
         return {
             "observation": "states",
             "observation_dim": env.observation_shape[0],
@@ -109,12 +117,27 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
             "env": self.env.to_dict(),
         }
 
+    def preview_env(self) -> Environment:
+        """The environment, to look at; `ConfigError` where its episodes may never end, in evaluation too."""
+        env = make_env(self.env)
+        check_episodes_end(self.env, env.max_steps)
+        return env
+
+    def check_agent(self, cls: type[pl.LightningModule]) -> None:
+        """Raise `ConfigError` for a class of agents without `Explorer`'s method."""
+        if not hasattr(cls, "explore"):
+            raise ConfigError(
+                f"{cls.__name__} cannot act while it learns, which {type(self).__name__} needs: use SAC, REDQ or "
+                "DrQV2, or give it a method `explore`"
+            )
+
     def setup(self, stage: str) -> None:
         """Build this process's environments."""
         super().setup(stage)
         if stage != "fit":
             return
         trainer = self._trainer
+        self.check_agent(type(trainer.lightning_module))
         if trainer.max_steps < 1:
             raise ConfigError(
                 "online training never ends by itself: set trainer.max_steps, the number of updates"

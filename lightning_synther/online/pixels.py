@@ -8,7 +8,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lightning_synther.envs.config import StepResult
-from lightning_synther.envs.factory import make_env
 from lightning_synther.errors import ConfigError
 from lightning_synther.online.environments import Environments, Floats
 from lightning_synther.online.interaction import OnlineData
@@ -89,7 +88,7 @@ class OnlinePixelData(OnlineData):
         """The environment, and the size of its actions."""
         return {
             "observation": "pixels",
-            "action_dim": make_env(self.env).action_dim,
+            "action_dim": self.preview_env().action_dim,
             "env": self.env.to_dict(),
         }
 

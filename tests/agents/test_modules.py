@@ -152,12 +152,12 @@ def test_metrics_are_logged_with_the_update_as_step(tmp_path: Path) -> None:
 
 
 def test_noise_schedule_counts_attempted_updates() -> None:
-    settings = {**STATES, "stddev_schedule": "linear(1.0,0.0,100)"}
+    settings = {**STATES, "stddev_schedule": "linear(2.0,1.0,100)"}
     features = torch.zeros(1, 5)
     for steps in (1, 2):
         agent = BC(**settings, schedule_steps_per_update=steps)
         agent.num_updates = 10
-        assert agent.action_distribution(features).std == pytest.approx(1 - 0.1 * steps)
+        assert agent.action_distribution(features).std == pytest.approx(2 - 0.1 * steps)
 
 
 def test_divergence_names_the_loss_and_spares_the_last_checkpoint(tmp_path: Path) -> None:

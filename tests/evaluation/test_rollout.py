@@ -43,7 +43,7 @@ def test_any_number_of_workers_and_environments_gives_the_plain_loops_episodes(c
 class Pool:
     """Episodes of different lengths: environment i ends after as many steps as its seed says."""
 
-    config, max_steps = STATES, None
+    config, max_steps = STATES, 5
 
     def __init__(self, config, num_envs, num_workers):
         self.num_envs, self.left, self.batches = num_envs, {}, []
@@ -115,3 +115,30 @@ def test_progress_shows_steps(capfd):
     assert "/30" in capfd.readouterr().err
     rollout(policy, STATES, [0, 1], 0, progress=False)
     assert capfd.readouterr().err == ""
+
+
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        ({"task": "lqr_lqr_2_1"}, "give time_limit, in simulated seconds"),
+        (
+            {"task": "gymnasium:Pendulum-v1", "env_kwargs": {"max_episode_steps": -1}},
+            "give env_kwargs.max_episode_steps, or register",
+        ),
+    ],
+)
+def test_an_episode_without_a_time_limit_is_not_begun(settings, remedy, num_workers):
+    config = EnvConfig(observation="states", **settings)
+    with pytest.raises(ConfigError, match=f"an episode of {config.task} may never end: {remedy}"):
+        rollout(policy, config, [0], num_workers)
+
+
+def test_the_remedy_for_an_episode_without_a_time_limit_is_one():
+    limited = {"task": "gymnasium:Pendulum-v1", "env_kwargs": {"max_episode_steps": 7}}
+    [result] = rollout(policy, EnvConfig(observation="states", **limited), [0], num_workers=0)
+    assert result.length == 7
+    [result] = rollout(
+        policy, EnvConfig("lqr_lqr_2_1", observation="states", time_limit=0.2), [0], num_workers=0
+    )
+    assert 1 <= result.length <= 10

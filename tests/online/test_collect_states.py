@@ -42,12 +42,22 @@ def test_it_is_a_function_of_the_seed(tmp_path):
     ("settings", "sentence"),
     [
         ({"episodes": 0}, "episodes is 0: give at least 1"),
+        ({"gamma": 1.5}, "gamma is 1.5: give a number above 0 and at most 1"),
+        ({"gamma": 0.0}, "gamma is 0.0: give a number above 0 and at most 1"),
         ({"action_repeat": 4}, "was trained with action_repeat 2, not 4"),
     ],
 )
 def test_settings_that_cannot_be(tmp_path, settings, sentence):
     with pytest.raises(ConfigError, match=sentence):
         collect(tmp_path / "store", **settings)
+
+
+def test_an_episode_without_a_time_limit_is_not_begun(tmp_path):
+    with pytest.raises(ConfigError, match=r"^an episode of lqr_lqr_2_1 may never end: give time_limit"):
+        collect_states("lqr_lqr_2_1", "random", str(tmp_path / "store"), episodes=1)
+    assert not (tmp_path / "store").exists()
+    made = collect_states("lqr_lqr_2_1", "random", str(tmp_path / "store"), episodes=1, time_limit=0.2)
+    assert len(made) > 0
 
 
 def test_a_store_that_exists_is_left_alone(tmp_path):

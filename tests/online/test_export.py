@@ -69,3 +69,19 @@ def test_an_agent_of_another_action_range_cannot_be_exported(tmp_path):
     agent = SAC(observation_dim=6, action_dim=2, hidden_dim=8, env=ENV, max_action=2.0)
     with pytest.raises(ConfigError, match=r"acts in \[-1, 1\], but the agent's max_action is 2\.0"):
         export_agent(agent, tmp_path / "x.safetensors", {})
+
+
+@pytest.mark.parametrize(
+    ("settings", "remedy"),
+    [
+        ({"task": "lqr_lqr_2_1"}, "give time_limit, in simulated seconds"),
+        (
+            {"task": "gymnasium:Pendulum-v1", "env_kwargs": {"max_episode_steps": -1}},
+            "give env_kwargs.max_episode_steps, or register",
+        ),
+    ],
+)
+def test_an_episode_without_a_time_limit_is_not_begun(settings, remedy):
+    config = EnvConfig(observation="states", **settings)
+    with pytest.raises(ConfigError, match=f"an episode of {config.task} may never end: {remedy}"):
+        play(load_policy("random", config.task), config, seed=0)

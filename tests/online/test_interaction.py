@@ -4,8 +4,10 @@ import lightning.pytorch as pl
 import pytest
 import torch
 
+from lightning_synther.agents import TD3BC
 from lightning_synther.errors import ConfigError
 from lightning_synther.online.interaction import OnlineData
+from lightning_synther.online.pixels import OnlinePixelData
 from tests.agents.tiny import trainer as quiet_trainer
 
 ENV = {"task": "cartpole_balance", "observation": "states", "time_limit": 0.2}  # 10 agent steps an episode
@@ -107,12 +109,51 @@ def test_episode_returns_are_logged(tmp_path):
         ({"num_envs": 64, "updates_per_step": 64, "start_steps": 10}, r"1 … start_steps \(10\)"),
         ({"updates_per_step": 5}, r"updates_per_step 5 does not divide trainer\.max_steps 24"),
         ({"batch_size": 0}, r"data\.batch_size"),
+        ({"gamma": 1.5}, r"data\.gamma is 1\.5: give a number above 0 and at most 1"),
+        ({"gamma": 0.0}, r"data\.gamma is 0\.0"),
+        ({"replay_capacity": 0}, r"data\.replay_capacity is 0: give at least data\.batch_size \(4\)"),
+        ({"replay_capacity": -5}, r"data\.replay_capacity is -5"),
+        ({"replay_capacity": 3}, r"data\.replay_capacity is 3"),
+        (
+            {"replay_capacity": 7, "num_envs": 8, "updates_per_step": 8},
+            r"replay_capacity is 7: .* data\.num_envs \(8\)",
+        ),
         ({"max_steps": -1}, r"set trainer\.max_steps"),
     ],
 )
 def test_settings_that_cannot_be_honoured(options, message):
     with pytest.raises(ConfigError, match=message):
         fit(**options)
+
+
+@pytest.mark.parametrize("capacity", [4, 19])
+def test_a_memory_below_the_start_steps_draws_from_the_latest(capacity):
+    _, agent, data = fit(8, replay_capacity=capacity, batch_size=4, updates_per_step=8)
+    assert len(data.environments.replay) == capacity
+    latest = data.environments.replay.rows()
+    drawn = torch.cat([torch.cat(list(batch), dim=-1) for batch in agent.received[0]])
+    assert {tuple(row) for row in drawn.tolist()} <= {tuple(row) for row in latest.tolist()}
+
+
+def test_an_agent_that_cannot_act_while_it_learns_is_refused_before_the_first_step():
+    data = OnlineData(ENV, start_steps=20, batch_size=4)
+    with pytest.raises(
+        ConfigError, match=r"^TD3BC cannot act while it learns, which OnlineData needs: use SAC"
+    ):
+        quiet_trainer(8).fit(TD3BC(observation_dim=5, action_dim=1, hidden_dim=8), data)
+    assert not hasattr(data, "environments")
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [{"task": "lqr_lqr_2_1"}, {"task": "gymnasium:Pendulum-v1", "env_kwargs": {"max_episode_steps": -1}}],
+)
+@pytest.mark.parametrize(("cls", "observation"), [(OnlineData, "states"), (OnlinePixelData, "pixels")])
+def test_an_environment_without_a_time_limit_is_refused_when_its_sizes_are_asked_for(
+    cls, observation, settings
+):
+    with pytest.raises(ConfigError, match="may never end: give"):
+        cls(env={"observation": observation, **settings}).agent_arguments()
 
 
 def test_pixels_are_refused():

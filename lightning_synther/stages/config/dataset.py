@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from lightning_synther.bounds import check_counts, check_shares
 from lightning_synther.errors import ConfigError
 
 
@@ -54,6 +55,8 @@ class DatasetConfig:
             raise ConfigError(
                 f"dataset.num_episodes is {self.num_episodes}: give at least 1, or null for all"
             )
+        check_counts("dataset", n_step=self.n_step)
+        check_shares("dataset", gamma=self.gamma)
 
     def env(self) -> dict[str, Any]:
         """The environment that agents trained on this dataset act in (fields of `EnvConfig`)."""
@@ -115,8 +118,7 @@ class StateDatasetConfig:
             raise ConfigError(f"dataset.holdout_fraction is {self.holdout_fraction}: give a share in [0, 1)")
         if self.num_episodes < 1:
             raise ConfigError(f"dataset.num_episodes is {self.num_episodes}: give at least 1")
-        if not 0 < self.gamma <= 1:
-            raise ConfigError(f"dataset.gamma is {self.gamma}: give a discount in (0, 1]")
+        check_shares("dataset", gamma=self.gamma)
 
     def env(self) -> dict[str, Any] | None:
         """The environment of a collection (fields of `EnvConfig`); data from elsewhere say theirs themselves."""

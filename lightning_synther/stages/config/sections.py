@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from lightning_synther.bounds import check_counts
 from lightning_synther.errors import ConfigError
 
 #: fp16 would need a GradScaler on every step of an update; bf16 weights lose soft updates' small steps.
@@ -28,13 +29,6 @@ def check_training(where: str, max_steps: int | None, updates_per_step: int, pre
             f"{where}.precision is {precision!r}: give 32-true, 64-true or bf16-mixed, "
             "other precisions spoil the small steps of an update"
         )
-
-
-def check_counts(where: str, **counts: int) -> None:
-    """Raise `ConfigError` for a count below one; ``where`` is the key of the section that holds them."""
-    for name, count in counts.items():
-        if count < 1:
-            raise ConfigError(f"{where}.{name} is {count}: give at least 1")
 
 
 def check_interval(key: str, updates: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,10 @@ STORES = ("real", "synthetic", "store", "heldout")
 
 
 def decided_by_data(model: ModuleConfig, data: pl.LightningDataModule) -> dict[str, Any]:
-    """Arguments of an agent that its data decide; `ConfigError` where the config says otherwise."""
+    """Arguments of an agent that its data decide; `ConfigError` where the config, or the agent, does not suit them."""
     if not (isinstance(data, UpdateData) and issubclass(model.cls, Agent)):
         return {}
+    data.check_agent(model.cls)
     decided = data.agent_arguments()
     for key, value in decided.items():
         given = model.init_args.get(key)
@@ -35,10 +37,25 @@ def decided_by_data(model: ModuleConfig, data: pl.LightningDataModule) -> dict[s
             pairs = {f"{key}.{name}": (part, value.get(name)) for name, part in given.items()}
         for name, (ours, theirs) in pairs.items():
             if ours is not None and ours != theirs:
-                raise ConfigError(
-                    f"model.{name} is {ours!r}, but the data decide it and have {theirs!r}: remove it"
-                )
+                raise ConfigError(_disagreement(model.cls, name, ours, theirs))
     return decided
+
+
+def _disagreement(cls: type[Agent], name: str, ours: Any, theirs: Any) -> str:
+    """What is wrong where the config says ``ours`` and the data ``theirs``; a default cannot be removed."""
+    default = _default(cls, name)
+    source = f", which --model={cls.__name__} takes by default" if ours == default else ""
+    remedy = "remove it" if default is None else f"give --model.{name}={theirs}"
+    return f"model.{name} is {ours!r}{source}, but the data decide it and have {theirs!r}: {remedy}"
+
+
+def _default(cls: type[Agent], name: str) -> Any:
+    """The default of an argument that ``cls`` takes, or hands on to a class above it."""
+    for above in cls.__mro__:
+        parameter = inspect.signature(above.__init__).parameters.get(name)  # type: ignore[misc]
+        if parameter is not None and parameter.default is not parameter.empty:
+            return parameter.default
+    return None
 
 
 def sizes_from_stores(model: ModuleConfig, data_args: Mapping[str, Any]) -> dict[str, Any]:

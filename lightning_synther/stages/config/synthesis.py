@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from lightning_synther.bounds import check_counts
 from lightning_synther.diffusion.conditioning import Prompt, PromptKind
 from lightning_synther.errors import ConfigError
-from lightning_synther.stages.config.sections import check_counts
 
 
 @dataclass
