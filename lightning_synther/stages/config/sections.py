@@ -5,7 +5,7 @@ Those of the dataset and of the synthesis have files of their own.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from lightning_synther.errors import ConfigError
@@ -63,10 +63,16 @@ class StageTraining:
         check_counts(f"{stage}.training", batch_size=self.batch_size, updates_per_step=self.updates_per_step)
         check_training(f"{stage}.training", self.max_steps, self.updates_per_step, self.precision)
 
-    def result_inputs(self) -> dict[str, Any]:
-        """The settings that change the result; a change of the others does not rebuild the stage."""
-        keep = ("max_steps", "batch_size", "precision")
-        return {key: value for key, value in asdict(self).items() if key in keep}
+    def result_inputs(self, precision: str | None) -> dict[str, Any]:
+        """The settings that change the result; a change of the others does not rebuild the stage.
+
+        ``precision`` is that of all stages, which counts where this one has none of its own (`TrainerFactory`).
+        """
+        return {
+            "max_steps": self.max_steps,
+            "batch_size": self.batch_size,
+            "precision": self.precision or precision,
+        }
 
 
 @dataclass

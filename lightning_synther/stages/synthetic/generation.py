@@ -83,7 +83,7 @@ class Generation:
         inputs = {
             real.stage.name: real.stage.fingerprint,
             "model": self.model.inputs(),
-            "training": self.training.result_inputs(),
+            "training": self.training.result_inputs(self.factory.precision),
             "seed": self.factory.seed,
         }
         if self.conditions:
@@ -144,7 +144,7 @@ class Generation:
             "diffusion": diffusion.fingerprint,
             "num_transitions": config.num_transitions,
             "chunk_size": config.chunk_size,
-            "precision": config.precision,
+            "precision": config.precision or self.factory.precision,
             "seed": self.factory.seed,
             **config.steering(),
             **config.filtering(),

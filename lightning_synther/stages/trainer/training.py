@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 #: Folder of a run's event files.
 TENSORBOARD = "tensorboard"
+#: Lightning's names for its default precision.
+FLOAT32 = ("32", "32-true")
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,12 @@ class TrainerFactory:
             kept["devices"] = 1
         trainer = pl.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, **kept)
         return trainer.strategy.root_device
+
+    @property
+    def precision(self) -> str | None:
+        """What a stage runs in that names no precision of its own; None where that is Lightning's default, float32."""
+        precision = self.shared.get("precision")
+        return None if precision is None or str(precision) in FLOAT32 else str(precision)
 
     def settings(self, precision: str | None = None) -> dict[str, Any]:
         """Arguments of a Trainer; a strategy or an accelerator of the config is built anew for each."""
