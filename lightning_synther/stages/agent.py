@@ -6,11 +6,9 @@ an online agent, an agent on stores that are given by hand, or a diffusion model
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -18,7 +16,7 @@ from lightning.pytorch import seed_everything
 
 from lightning_synther.agents.agent import Agent
 from lightning_synther.agents.stage1 import fitting_heads
-from lightning_synther.data.store import StoreMetadata, TransitionStore
+from lightning_synther.data.contents import file_contents, store_contents
 from lightning_synther.data.updates import UpdateData
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
@@ -170,9 +168,9 @@ class AgentStage:
         if self.resynthesis is not None:
             inputs["resynthesis"] = self.resynthesis.inputs()
         if self.artefacts is None:
-            inputs |= {key: _contents(data_args[key]) for key in STORES if data_args.get(key)}
+            inputs |= {key: store_contents(data_args[key]) for key in STORES if data_args.get(key)}
             if checkpoint := self.model.init_args.get("encoder_checkpoint"):
-                inputs["encoder"] = hashlib.blake2b(Path(checkpoint).read_bytes(), digest_size=8).hexdigest()
+                inputs["encoder"] = file_contents(checkpoint)
         return inputs
 
     def _build(self, args: Mapping[str, Any]) -> tuple[pl.LightningModule, pl.LightningDataModule]:
@@ -212,9 +210,3 @@ class AgentStage:
             enable_model_summary=False,
             **settings,
         )
-
-
-def _contents(path: str) -> dict[str, Any]:
-    """What a store given by hand holds, wherever it lies."""
-    TransitionStore.open(path)
-    return {key: value for key, value in asdict(StoreMetadata.read(Path(path))).items() if key != "extra"}
