@@ -142,7 +142,7 @@ class AgentStage:
                 barrier()
             seed_everything(stage_seed(self.factory.seed, "agent"), verbose=False)
             model, data = self._build(args)
-            fit(stage, self._trainer(stage, scored=getattr(model, "env", {}) is not None), model, data)
+            fit(stage, self._trainer(stage, model, data), model, data)
             return data.results() if isinstance(data, UpdateData) else {}
 
         ensure(stage, build)
@@ -193,11 +193,13 @@ class AgentStage:
             data.resynthesise = self.resynthesis
         return data
 
-    def _trainer(self, stage: Stage, scored: bool) -> pl.Trainer:
+    def _trainer(self, stage: Stage, model: pl.LightningModule, data: pl.LightningDataModule) -> pl.Trainer:
         settings = {key: instantiate(value) for key, value in self.trainer.items() if value is not None}
         settings = {"log_every_n_steps": 1, **settings, **self.factory.settings()}
         callbacks = settings.pop("callbacks", [])
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        updates_per_step = data.updates_per_step if isinstance(data, UpdateData) else 1
+        scored = getattr(model, "env", {}) is not None
         if scored and isinstance(settings.get("val_check_interval"), int):
             settings["check_val_every_n_epoch"] = None
         else:
@@ -205,7 +207,10 @@ class AgentStage:
         return pl.Trainer(
             default_root_dir=self.factory.run_dir,
             logger=self.factory.logger(stage.name),
-            callbacks=self.factory.callbacks(stage, self.checkpoint_every, self.keep_every) + callbacks,
+            callbacks=[
+                *self.factory.callbacks(stage, self.checkpoint_every, updates_per_step, self.keep_every),
+                *callbacks,
+            ],
             num_sanity_val_steps=0,
             enable_model_summary=False,
             **settings,

@@ -45,7 +45,8 @@ class StageTraining:
         max_steps: gradient updates.
         batch_size: transitions in an update.
         updates_per_step: updates in one pass of Lightning's loop (its overhead is paid once for all of them).
-        checkpoint_every: updates between two saves of ``last.ckpt``, which an interrupted stage goes on from.
+        checkpoint_every: updates between two saves of ``last.ckpt``, which an interrupted stage goes on from;
+            rounded down to passes of Lightning's loop, at least one.
         validate_every: updates between two validations (0: none before the end).
         precision: Lightning's precision for this stage, as in ``bf16-mixed``; ``auto`` is that where the
             hardware multiplies bf16, and float32 elsewhere.

@@ -81,13 +81,15 @@ class TrainerFactory:
         section = "agent" if name.startswith(("agent", "evaluation")) else name
         return SectionLogger(self.run_dir, TENSORBOARD, stage, section)
 
-    def callbacks(self, stage: Stage, checkpoint_every: int, keep_every: int = 0) -> list[Callback]:
+    def callbacks(
+        self, stage: Stage, checkpoint_every: int, updates_per_step: int, keep_every: int = 0
+    ) -> list[Callback]:
         """What every training has; with ``keep_every``, checkpoints that are kept."""
         return [
             SeedEveryStep(self.seed, stage.name),
             DescribeCheckpoint(),
             LogTime(),
-            last_checkpoint(stage.directory, checkpoint_every),
+            last_checkpoint(stage.directory, checkpoint_every, updates_per_step),
             *([KeepCheckpoints(stage.directory, keep_every)] if keep_every else []),
             *self.show_progress(stage.name),
         ]
@@ -116,7 +118,10 @@ class TrainerFactory:
         return pl.Trainer(
             default_root_dir=self.run_dir,
             logger=self.logger(stage.name),
-            callbacks=[*self.callbacks(stage, training.checkpoint_every), *watchers],
+            callbacks=[
+                *self.callbacks(stage, training.checkpoint_every, training.updates_per_step),
+                *watchers,
+            ],
             max_steps=training.max_steps,
             val_check_interval=interval if validates else None,
             check_val_every_n_epoch=None if validates else 1,
