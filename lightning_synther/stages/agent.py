@@ -17,6 +17,7 @@ from lightning.pytorch import seed_everything
 from lightning_synther.agents.agent import Agent
 from lightning_synther.agents.stage1 import fitting_heads
 from lightning_synther.data.contents import file_contents, store_contents
+from lightning_synther.data.datamodules import RowData
 from lightning_synther.data.updates import UpdateData
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
@@ -200,6 +201,13 @@ class AgentStage:
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         updates_per_step = data.updates_per_step if isinstance(data, UpdateData) else 1
         scored = getattr(model, "env", {}) is not None
+        if isinstance(data, RowData) and data.heldout is None and settings.get("val_check_interval"):
+            log.warning(
+                "%s: trainer.val_check_interval is %s, but there is nothing to validate on: give data.heldout, or set "
+                "it to null",
+                self.name,
+                settings["val_check_interval"],
+            )
         if scored and isinstance(settings.get("val_check_interval"), int):
             settings["check_val_every_n_epoch"] = None
         else:

@@ -47,7 +47,8 @@ class StageTraining:
         updates_per_step: updates in one pass of Lightning's loop (its overhead is paid once for all of them).
         checkpoint_every: updates between two saves of ``last.ckpt``, which an interrupted stage goes on from;
             rounded down to passes of Lightning's loop, at least one.
-        validate_every: updates between two validations (0: none before the end).
+        validate_every: updates between two validations, in whole passes of Lightning's loop; 0: no validation at
+            all, not at the end either, and no `diffusion.monitor`, which looks at validations.
         precision: Lightning's precision for this stage, as in ``bf16-mixed``; ``auto`` is that where the
             hardware multiplies bf16, and float32 elsewhere.
     """
@@ -140,7 +141,8 @@ class MonitorConfig:
 
     Args:
         num_transitions: transitions sampled at a validation and compared with the real ones, on rank zero (0: none):
-            at the first, then as often as 2 % of the training's time allow. They never change the training.
+            at the first, then as often as 2 % of the training's time allow. They never change the training. Without
+            held-out data, which they are then not compared with, a validation is nothing but this look.
     """
 
     num_transitions: int = 1_000

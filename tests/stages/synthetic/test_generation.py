@@ -1,4 +1,4 @@
-"""Diffusion and synthesis on given rows: what identifies the stages."""
+"""Diffusion and synthesis on given rows: what identifies the stages, and how the training is watched."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from lightning_synther.stages.real.source import RealTransitions
 from lightning_synther.stages.record.stage import Stage
 from lightning_synther.stages.synthetic.generation import Generation
 from lightning_synther.stages.trainer.training import TrainerFactory
+from lightning_synther.synthesis.monitor import FidelityMonitor
 from lightning_synther.transition import TransitionSpec
 
 SPEC = TransitionSpec(observation_dim=3, action_dim=1, discount=0.99)
@@ -73,6 +74,24 @@ def test_the_precision_of_all_stages_identifies_the_decoder(real, tmp_path, monk
     factory = generation(tmp_path, "bf16-mixed").factory
     decoding = decoder.Decoding(factory, DecoderConfig(max_steps=1), None, real.stage, views=1)
     assert decoding.train().inputs["training.precision"] == "bf16-mixed"
+
+
+def test_without_held_out_rows_the_samples_are_watched_all_the_same(real, tmp_path, monkeypatch, caplog):
+    looks = []
+    monkeypatch.setattr(
+        FidelityMonitor, "_look", lambda self, trainer, model: looks.append(trainer.global_step)
+    )
+    monkeypatch.setattr(FidelityMonitor, "_affordable", lambda self: True)
+    training = StageTraining(max_steps=20, batch_size=8, updates_per_step=2, validate_every=6)
+    generation(tmp_path, training=training, monitor=MonitorConfig(10)).train(real)
+    assert looks == [6, 12, 18]
+    assert "nothing to validate on" not in caplog.text
+
+
+def test_a_validation_of_nothing_is_said(real, tmp_path, caplog):
+    training = StageTraining(max_steps=4, batch_size=8, updates_per_step=2, validate_every=2)
+    generation(tmp_path, training=training).train(real)
+    assert "training.validate_every is 2, but there is nothing to validate on" in caplog.text
 
 
 @pytest.mark.parametrize("default", [None, "32-true", "32", 32])

@@ -58,7 +58,9 @@ def test_no_checkpoint_is_older_than_it_may_be(tmp_path: Path, updates_per_step,
     assert saves.updates == saved
 
 
-def test_nor_is_that_of_a_model_without_stages_before_it(tmp_path: Path) -> None:
+def test_nor_is_that_of_a_model_without_stages_before_it(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     write_rows(tmp_path / "rows", ROWS, SPEC)
     argv = config(
         tmp_path / "alone.yaml",
@@ -69,6 +71,7 @@ def test_nor_is_that_of_a_model_without_stages_before_it(tmp_path: Path) -> None
         },
         checkpoint_every=7,
     )
-    assert main([*argv, "--trainer.max_steps=12"]) == 0
+    assert main([*argv, "--trainer.max_steps=12", "--trainer.val_check_interval=1"]) == 0
+    assert "trainer.val_check_interval is 1, but there is nothing to validate on" in caplog.text
     last = torch.load(tmp_path / "alone" / "diffusion" / "last.ckpt", weights_only=True)
     assert last["global_step"] == 12
