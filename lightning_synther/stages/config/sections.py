@@ -192,11 +192,12 @@ class ComparisonConfig:
 
 @dataclass
 class EvaluationConfig:
-    """How an agent is scored at the end.
+    """How an agent is scored: by ``fit`` at the end, and by ``test``; of ``validate``, how many episodes.
 
     Args:
         episodes: evaluation episodes.
-        seed: what the episodes' seeds derive from; training validates on those of seed 0.
+        seed: what the seeds of the test episodes derive from. Training and ``validate`` run others, those of
+            `data.eval_seed` (0), so that a checkpoint can be chosen on them.
     """
 
     episodes: int = 10
