@@ -20,7 +20,7 @@ from lightning_synther.errors import ConfigError
 PROG = "lightning-synther"
 STAGES = {
     "fit": "train the agent of a config, and whatever it still needs: encoder, diffusion, synthetic data",
-    "validate": "run the validation episodes of a config's agent",
+    "validate": "score a checkpoint on validation episodes, to choose one by",
     "test": "score a checkpoint in dm_control",
     "predict": "sample synthetic transitions from a diffusion checkpoint into a store",
 }

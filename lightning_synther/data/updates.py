@@ -42,7 +42,8 @@ class Updates(IterableDataset[list[Batch]], Generic[Batch]):
 class UpdateData(pl.LightningDataModule, Generic[Batch]):
     """What the data of this module have in common; subclasses draw the batches.
 
-    Raises `ConfigError` in `setup` where ``updates_per_step`` does not divide the Trainer's ``max_steps``.
+    Raises `ConfigError` in `setup` where ``updates_per_step`` does not divide the Trainer's ``max_steps``, and
+    at the first batch where it does not divide what a resumed training has left of them.
     """
 
     def __init__(self, batch_size: int, updates_per_step: int, seed: int) -> None:
@@ -90,7 +91,15 @@ class UpdateData(pl.LightningDataModule, Generic[Batch]):
         return np.random.default_rng(derive_seed(self.seed, "replay", rank, update))
 
     def _first_update(self) -> int:
-        return self.trainer.global_step if self.trainer is not None else 0
+        if self.trainer is None:
+            return 0
+        first, last = self.trainer.global_step, self.trainer.max_steps
+        if last > 0 and (last - first) % self.updates_per_step:
+            raise ConfigError(
+                f"updates_per_step is {self.updates_per_step}, but a training that goes on from update {first} does "
+                f"not come to max_steps {last} with it: give the updates_per_step that it was begun with"
+            )
+        return first
 
 
 class EpisodesMixin:

@@ -6,11 +6,9 @@ an online agent, an agent on stores that are given by hand, or a diffusion model
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any, cast
 
 import lightning.pytorch as pl
@@ -18,7 +16,8 @@ from lightning.pytorch import seed_everything
 
 from lightning_synther.agents.agent import Agent
 from lightning_synther.agents.stage1 import fitting_heads
-from lightning_synther.data.store import StoreMetadata, TransitionStore
+from lightning_synther.data.contents import file_contents, store_contents
+from lightning_synther.data.datamodules import RowData
 from lightning_synther.data.updates import UpdateData
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError
@@ -144,7 +143,7 @@ class AgentStage:
                 barrier()
             seed_everything(stage_seed(self.factory.seed, "agent"), verbose=False)
             model, data = self._build(args)
-            fit(stage, self._trainer(stage, scored=getattr(model, "env", {}) is not None), model, data)
+            fit(stage, self._trainer(stage, model, data), model, data)
             return data.results() if isinstance(data, UpdateData) else {}
 
         ensure(stage, build)
@@ -170,9 +169,9 @@ class AgentStage:
         if self.resynthesis is not None:
             inputs["resynthesis"] = self.resynthesis.inputs()
         if self.artefacts is None:
-            inputs |= {key: _contents(data_args[key]) for key in STORES if data_args.get(key)}
+            inputs |= {key: store_contents(data_args[key]) for key in STORES if data_args.get(key)}
             if checkpoint := self.model.init_args.get("encoder_checkpoint"):
-                inputs["encoder"] = hashlib.blake2b(Path(checkpoint).read_bytes(), digest_size=8).hexdigest()
+                inputs["encoder"] = file_contents(checkpoint)
         return inputs
 
     def _build(self, args: Mapping[str, Any]) -> tuple[pl.LightningModule, pl.LightningDataModule]:
@@ -195,11 +194,20 @@ class AgentStage:
             data.resynthesise = self.resynthesis
         return data
 
-    def _trainer(self, stage: Stage, scored: bool) -> pl.Trainer:
+    def _trainer(self, stage: Stage, model: pl.LightningModule, data: pl.LightningDataModule) -> pl.Trainer:
         settings = {key: instantiate(value) for key, value in self.trainer.items() if value is not None}
         settings = {"log_every_n_steps": 1, **settings, **self.factory.settings()}
         callbacks = settings.pop("callbacks", [])
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        updates_per_step = data.updates_per_step if isinstance(data, UpdateData) else 1
+        scored = getattr(model, "env", {}) is not None
+        if isinstance(data, RowData) and data.heldout is None and settings.get("val_check_interval"):
+            log.warning(
+                "%s: trainer.val_check_interval is %s, but there is nothing to validate on: give data.heldout, or set "
+                "it to null",
+                self.name,
+                settings["val_check_interval"],
+            )
         if scored and isinstance(settings.get("val_check_interval"), int):
             settings["check_val_every_n_epoch"] = None
         else:
@@ -207,14 +215,11 @@ class AgentStage:
         return pl.Trainer(
             default_root_dir=self.factory.run_dir,
             logger=self.factory.logger(stage.name),
-            callbacks=self.factory.callbacks(stage, self.checkpoint_every, self.keep_every) + callbacks,
+            callbacks=[
+                *self.factory.callbacks(stage, self.checkpoint_every, updates_per_step, self.keep_every),
+                *callbacks,
+            ],
             num_sanity_val_steps=0,
             enable_model_summary=False,
             **settings,
         )
-
-
-def _contents(path: str) -> dict[str, Any]:
-    """What a store given by hand holds, wherever it lies."""
-    TransitionStore.open(path)
-    return {key: value for key, value in asdict(StoreMetadata.read(Path(path))).items() if key != "extra"}

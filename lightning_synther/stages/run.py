@@ -21,7 +21,7 @@ from lightning_synther.stages.config.sections import EvaluationConfig, check_int
 from lightning_synther.stages.config.sizes import check_env
 from lightning_synther.stages.config.stores import check_stores
 from lightning_synther.stages.config.synthesis import SynthesisConfig
-from lightning_synther.stages.evaluation import evaluate
+from lightning_synther.stages.evaluation import VALIDATION_SEED, evaluate
 from lightning_synther.stages.record.ranks import is_rank_zero
 from lightning_synther.stages.record.stage import write_json
 from lightning_synther.stages.results.arms import AGENT, ARMS, COMPARED
@@ -67,11 +67,14 @@ class Run:
         write_summary(self.run_dir, self.seed, results)
 
     def validate(self) -> None:
-        """Evaluate a checkpoint on the validation episodes."""
+        """Evaluate a checkpoint on validation episodes, to choose one by.
+
+        They are ``evaluation.episodes`` of ``data.eval_seed``; a checkpoint alone gets those of seed 0, its default.
+        """
         self._evaluate("validate")
 
     def test(self) -> None:
-        """Evaluate a checkpoint on the test episodes."""
+        """Evaluate a checkpoint on the test episodes: ``evaluation.episodes`` of ``evaluation.seed``."""
         self._evaluate("test")
 
     def predict(self) -> None:
@@ -148,7 +151,16 @@ class Run:
                 "give an agent's, as in --ckpt_path=<run>/agent/final.ckpt"
             )
         check_env(named_env(cfg), agent.env, path)
-        results = evaluate(self.factory, verb, agent, EvaluationConfig(**cfg.evaluation.as_dict()))
+        config = EvaluationConfig(**cfg.evaluation.as_dict())
+        seed = VALIDATION_SEED if cfg.data is None else cfg.data.init_args.get("eval_seed", VALIDATION_SEED)
+        if verb == "validate":
+            log.info(
+                "validate: %d episodes of seed %d (data.eval_seed); evaluation.seed %d is that of the test episodes",
+                config.episodes,
+                seed,
+                config.seed,
+            )
+        results = evaluate(self.factory, verb, agent, config, validation_seed=seed)
         if is_rank_zero():
             self.run_dir.mkdir(parents=True, exist_ok=True)
             write_json(self.run_dir / f"{verb}.json", {"checkpoint": str(path), **results})

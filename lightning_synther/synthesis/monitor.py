@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback
@@ -25,6 +26,9 @@ MAX_SHARE = 0.02
 
 class FidelityMonitor(Callback):
     """After a validation, sample transitions as `Trainer.predict` does, compare them, log ``fidelity/<score>``.
+
+    Lightning runs no validation over data that hold nothing out; then it looks after those training batches at
+    which one was due.
 
     The same seed every time, so that two looks differ by the weights alone; a conditional model is given the
     conditions of random training rows. Done on rank zero, and outside the training's random numbers.
@@ -58,7 +62,18 @@ class FidelityMonitor(Callback):
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Look, if there is time for it."""
-        if trainer.sanity_checking or not trainer.is_global_zero or not self._affordable():
+        if not trainer.sanity_checking:
+            self._look_if_affordable(trainer, pl_module)
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """The same where a validation would be due, had it any batches."""
+        if trainer.enable_validation and not sum(trainer.num_val_batches):
+            interval = trainer.val_check_batch
+            if interval and (trainer.fit_loop.total_batch_idx + 1) % interval == 0:
+                self._look_if_affordable(trainer, pl_module)
+
+    def _look_if_affordable(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if not trainer.is_global_zero or not self._affordable():
             return
         assert isinstance(pl_module, LatentDiffusion)
         begin = time.monotonic()

@@ -61,7 +61,8 @@ class SynthesisData(pl.LightningDataModule):
         spec: the rows' layout, by default that of the Trainer's model.
         chunk_size: rows sampled, written and resumed at once; part of what determines the rows.
         seed: seed of the store.
-        fingerprint: identifies the model and its sampler, by default a hash of weights and hyperparameters.
+        fingerprint: identifies the model, its sampler and the precision, by default a hash of weights and
+            hyperparameters, and the Trainer's precision where that is not float32.
         existing: what to do about a store that is already there, as in `StoreWriter`.
         filters: what rows have to pass; what is dropped is counted in the store's ``metadata.extra["counts"]``
             and replaced (`Filters`).
@@ -115,7 +116,11 @@ class SynthesisData(pl.LightningDataModule):
     def _open(self, model: pl.LightningModule) -> StoreWriter:
         spec = self.spec if self.spec is not None else model.spec
         assert isinstance(spec, TransitionSpec)
-        identity = self.fingerprint if self.fingerprint is not None else fingerprint(model)
+        identity = self.fingerprint
+        if identity is None:
+            assert self.trainer is not None
+            precision = str(self.trainer.precision)
+            identity = fingerprint(model) if precision == "32-true" else f"{fingerprint(model)}-{precision}"
         return StoreWriter(
             self.path,
             spec,

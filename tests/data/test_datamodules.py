@@ -167,6 +167,14 @@ def test_updates_per_step_must_divide_max_steps(stores, tmp_path):
         fit(stores, 12, tmp_path, updates_per_step=5)
 
 
+def test_updates_per_step_must_divide_what_a_resumed_training_has_left(stores, tmp_path):
+    fit(stores, 6, tmp_path, updates_per_step=3)
+    said = r"updates_per_step is 4, but a training that goes on from update 6 does not come to max_steps 12"
+    with pytest.raises(ConfigError, match=said):
+        fit(stores, 12, tmp_path, ckpt_path=tmp_path / "6.ckpt", updates_per_step=4)
+    assert len(fit(stores, 12, tmp_path, ckpt_path=tmp_path / "6.ckpt", updates_per_step=2)) == 6
+
+
 def test_validation_batches_are_episode_seeds(stores):
     data = ReplayData(**stores, eval_episodes=4, eval_seed=7)
     seeds = [int(seed) for batch in data.val_dataloader() for seed in batch]

@@ -64,6 +64,7 @@ def test_a_second_run_reuses_everything(refit, run):
     ("change", "first", "why"),
     [
         ("--encoder.training.batch_size=4", "encoder", "training.batch_size: 8 -> 4"),
+        ("--trainer.precision=bf16-mixed", "encoder", "training.precision: None -> bf16-mixed"),
         ("--diffusion.model.width=24", "diffusion", "model.width: 16 -> 24"),
         ("--synthesis.num_transitions=60", "synthesis", "num_transitions: 100 -> 60"),
         ("--data.ratio=0.25", "agent", "data.ratio: 0.5 -> 0.25"),

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 
 from lightning_synther.__main__ import main
+from lightning_synther.agents import scoring
 from lightning_synther.data.store import TransitionStore
+from lightning_synther.evaluation.episodes import episode_seed
+from lightning_synther.evaluation.rollout import EpisodeResult
 from tests.stages.tiny import BASE, arguments
 
 CPU = "--trainer.accelerator=cpu"
@@ -52,8 +55,35 @@ def test_a_checkpoint_alone_is_scored(verb, run, agent, caplog):
     assert "2 episodes" in caplog.messages[-1]
     scores = json.loads((run / f"{verb}.json").read_text())
     fitted = json.loads((run / "summary.json").read_text())
-    assert scores["returns"] == fitted["returns"]
+    assert (scores["returns"] == fitted["returns"]) == (verb == "test")
     assert scores["checkpoint"] == str(agent)
+
+
+@pytest.fixture
+def episodes(monkeypatch):
+    """Seeds of the episodes that would be played."""
+    seen: list[int] = []
+
+    def play(policy, env, seeds, device, **options):
+        seen.extend(seeds.tolist())
+        return [EpisodeResult(seed, 0.0, 1) for seed in seeds.tolist()]
+
+    monkeypatch.setattr(scoring, "run_episodes", play)
+    return seen
+
+
+@pytest.mark.parametrize(("verb", "seed"), [("validate", 0), ("test", 7)])
+def test_a_checkpoint_is_chosen_on_other_episodes_than_it_is_scored_on(verb, seed, agent, episodes):
+    flags = ["--evaluation.episodes=2", "--evaluation.seed=7"]
+    assert main([verb, f"--ckpt_path={agent}", CPU, *flags]) == 0
+    assert episodes == [episode_seed(seed, 0), episode_seed(seed, 1)]
+
+
+@pytest.mark.parametrize(("verb", "seed"), [("validate", 5), ("test", 1)])
+def test_validation_is_on_the_episodes_that_a_config_trains_with(verb, seed, run, root, tmp_path, episodes):
+    argv = arguments(tmp_path / "tiny.yaml", root, run, "--evaluation.episodes=3", "--data.eval_seed=5")
+    assert main([verb, *argv[1:]]) == 0
+    assert episodes == [episode_seed(seed, index) for index in range(3)]
 
 
 def test_a_config_alone_scores_its_run(run, root, tmp_path):

@@ -31,10 +31,14 @@ class Gaussian(pl.LightningModule):
         return rows
 
 
-def predict(model, path, num_transitions=25, **kwargs):
+def predict(model, path, num_transitions=25, precision=None, **kwargs):
     data = SynthesisData(path, num_transitions, **{"chunk_size": 10, "seed": 5, **kwargs})
     trainer = pl.Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, callbacks=[StoreWriterCallback(data)]
+        accelerator="cpu",
+        precision=precision,
+        logger=False,
+        enable_progress_bar=False,
+        callbacks=[StoreWriterCallback(data)],
     )
     trainer.predict(model, datamodule=data)
     assert trainer.predict_loop.predictions == [[]] or trainer.predict_loop.predictions == []

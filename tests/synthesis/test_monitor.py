@@ -41,7 +41,7 @@ def train(stores, monitor, max_steps=20, **options):
     )
     real, heldout = stores
     model.fit_normalizer(real.rows)
-    data = RowData(str(real.path), heldout=str(heldout.path), batch_size=8)
+    data = RowData(str(real.path), heldout=None if heldout is None else str(heldout.path), batch_size=8)
     callbacks = [] if monitor is None else [monitor]
     validations = {"val_check_interval": 2, "check_val_every_n_epoch": None, "num_sanity_val_steps": 0}
     trainer(max_steps, callbacks=callbacks, **validations, **options).fit(model, data)
@@ -70,6 +70,19 @@ def test_looks_after_the_first_stay_within_their_share(stores, monkeypatch, seco
     monkeypatch.setattr(monitor, "time", SimpleNamespace(monotonic=lambda: watch.now))
     train(stores, watch, max_steps=60)
     assert watch.steps == steps
+
+
+def test_without_held_out_rows_it_looks_where_a_validation_was_due_and_changes_nothing(stores):
+    real, _ = stores
+    watch = Slow(real, None, max_share=1.0)
+    train((real, None), watch, max_steps=7)
+    assert watch.steps == [2, 4, 6]
+    watch = Slow(real, None, max_share=1.0)
+    train((real, None), watch, max_steps=7, limit_val_batches=0)
+    assert not hasattr(watch, "steps")
+    watched = train((real, None), FidelityMonitor(real, None, num_transitions=20, max_share=1.0), 6)
+    alone = train((real, None), None, 6)
+    assert all(map(torch.equal, watched.state_dict().values(), alone.state_dict().values()))
 
 
 def test_without_a_bound_every_validation_is_looked_at_and_nothing_changes(stores, tmp_path):

@@ -51,6 +51,20 @@ def test_a_store_that_only_lacks_its_name_is_committed(tmp_path):
     assert model.chunks == []
 
 
+def test_a_store_of_another_precision_is_neither_kept_nor_continued(tmp_path):
+    for name, stop_at in (("finished", None), ("partial", 1)):
+        path = tmp_path / name
+        try:
+            predict(Gaussian(stop_at=stop_at), path, precision="bf16-mixed")
+        except RuntimeError:
+            assert stop_at is not None
+        with pytest.raises(ConfigError, match=r"fingerprint"):
+            predict(Gaussian(), path, existing="resume")
+        assert predict(Gaussian(), path, existing="resume", precision="bf16-mixed").path == path
+    predict(Gaussian(), tmp_path / "default")
+    assert len(predict(Gaussian(), tmp_path / "default", existing="resume", precision="32-true")) == 25
+
+
 def test_a_finished_store_can_be_kept_or_refused(tmp_path):
     predict(Gaussian(), tmp_path / "store")
     with pytest.raises(ConfigError, match="store exists"):

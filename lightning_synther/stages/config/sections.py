@@ -5,7 +5,7 @@ Those of the dataset and of the synthesis have files of their own.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal
 
 from lightning_synther.bounds import check_counts
@@ -45,9 +45,10 @@ class StageTraining:
         max_steps: gradient updates.
         batch_size: transitions in an update.
         updates_per_step: updates in one pass of Lightning's loop (its overhead is paid once for all of them).
-        checkpoint_every: updates between two saves of ``last.ckpt``, which an interrupted stage goes on from (0: none,
-            it starts anew).
-        validate_every: updates between two validations (0: none before the end).
+        checkpoint_every: updates between two saves of ``last.ckpt``, which an interrupted stage goes on from;
+            rounded down to passes of Lightning's loop, at least one (0: none, it starts anew).
+        validate_every: updates between two validations, in whole passes of Lightning's loop; 0: no validation at
+            all, not at the end either, and no `diffusion.monitor`, which looks at validations.
         precision: Lightning's precision for this stage, as in ``bf16-mixed``; ``auto`` is that where the
             hardware multiplies bf16, and float32 elsewhere.
     """
@@ -65,10 +66,16 @@ class StageTraining:
         check_counts(f"{stage}.training", batch_size=self.batch_size, updates_per_step=self.updates_per_step)
         check_training(f"{stage}.training", self.max_steps, self.updates_per_step, self.precision)
 
-    def result_inputs(self) -> dict[str, Any]:
-        """The settings that change the result; a change of the others does not rebuild the stage."""
-        keep = ("max_steps", "batch_size", "precision")
-        return {key: value for key, value in asdict(self).items() if key in keep}
+    def result_inputs(self, precision: str | None) -> dict[str, Any]:
+        """The settings that change the result; a change of the others does not rebuild the stage.
+
+        ``precision`` is that of all stages, which counts where this one has none of its own (`TrainerFactory`).
+        """
+        return {
+            "max_steps": self.max_steps,
+            "batch_size": self.batch_size,
+            "precision": self.precision or precision,
+        }
 
 
 @dataclass
@@ -135,7 +142,8 @@ class MonitorConfig:
 
     Args:
         num_transitions: transitions sampled at a validation and compared with the real ones, on rank zero (0: none):
-            at the first, then as often as 2 % of the training's time allow. They never change the training.
+            at the first, then as often as 2 % of the training's time allow. They never change the training. Without
+            held-out data, which they are then not compared with, a validation is nothing but this look.
     """
 
     num_transitions: int = 1_000
@@ -185,11 +193,12 @@ class ComparisonConfig:
 
 @dataclass
 class EvaluationConfig:
-    """How an agent is scored at the end.
+    """How an agent is scored: by ``fit`` at the end, and by ``test``; of ``validate``, how many episodes.
 
     Args:
         episodes: evaluation episodes.
-        seed: what the episodes' seeds derive from; training validates on those of seed 0.
+        seed: what the seeds of the test episodes derive from. Training and ``validate`` run others, those of
+            `data.eval_seed` (0), so that a checkpoint can be chosen on them.
     """
 
     episodes: int = 10

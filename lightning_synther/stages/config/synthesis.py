@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from lightning_synther.bounds import check_counts
+from lightning_synther.data.contents import file_contents, store_contents
 from lightning_synther.diffusion.conditioning import Prompt, PromptKind
 from lightning_synther.errors import ConfigError
 
@@ -75,18 +76,29 @@ class SynthesisConfig:
         return Prompt(self.prompt, self.prompt_fraction, tuple(self.prompt_values))
 
     def steering(self) -> dict[str, Any]:
-        """What steers the samples, for the fingerprint of a stage; empty where nothing does."""
+        """What steers the samples, for the fingerprint of a stage; empty where nothing does.
+
+        Of a checkpoint, what it holds; raises `DataError` where it is missing.
+        """
         prompting = ("prompt", "prompt_fraction", "prompt_values", "guidance_weight")
         policy = ("policy_guidance", "policy_std", "policy_checkpoint")
         keys = [*(prompting if self.prompt or self.guidance_weight != 1 else ())]
         keys += [*(policy if self.policy_guidance else ())]
-        return {key: getattr(self, key) for key in keys}
+        inputs = {key: getattr(self, key) for key in keys}
+        if self.policy_guidance and self.policy_checkpoint is not None:
+            inputs["policy_checkpoint"] = file_contents(self.policy_checkpoint)
+        return inputs
 
     def filtering(self) -> dict[str, Any]:
-        """What filters the samples, for the fingerprint of a stage; empty where nothing does."""
-        keys = ("drop_non_finite", "support_margin", "support_store")
-        return {
-            key: getattr(self, key)
-            for key in keys
-            if not (getattr(self, key) is None or getattr(self, key) is False)
-        }
+        """What filters the samples, for the fingerprint of a stage; empty where nothing does.
+
+        Of a store, what it holds; raises `DataError` where it is missing or damaged.
+        """
+        inputs: dict[str, Any] = {}
+        if self.drop_non_finite:
+            inputs["drop_non_finite"] = True
+        if self.support_margin is not None:
+            inputs["support_margin"] = self.support_margin
+        if self.support_store is not None:
+            inputs["support_store"] = store_contents(self.support_store)
+        return inputs

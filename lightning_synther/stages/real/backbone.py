@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lightning_synther.data.contents import file_contents
 from lightning_synther.data.windows import stack_rows
 from lightning_synther.networks.frozen import FrozenEncoder, save_encoder
 from lightning_synther.networks.timm_encoder import SIZES, TimmEncoder
@@ -77,7 +77,7 @@ class Backbone(EncoderSource):
         }
         path = Path(str(self.init_args.get("weights")))
         if path.is_file():
-            inputs["weights"] = hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest()
+            inputs["weights"] = file_contents(path)
         stage = Stage(self.factory.run_dir, "encoder", inputs)
 
         def build() -> dict[str, Any]:

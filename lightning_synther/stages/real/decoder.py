@@ -46,7 +46,7 @@ class Decoding:
         inputs = {
             "latents": self.latents.fingerprint,
             "model": {"width": config.width, "lr": config.lr},
-            "training": config.training().result_inputs(),
+            "training": config.training().result_inputs(self.factory.precision),
             "seed": seed,
         }
         stage = Stage(self.factory.run_dir, "decoder", inputs, length="training.max_steps")

@@ -88,7 +88,7 @@ class TrainedEncoder(EncoderSource):
             "windows": {**self.dataset.windows(), "holdout_fraction": self.dataset.holdout_fraction},
             "env": self.dataset.env(),
             "model": self.model.inputs(),
-            "training": training.result_inputs(),
+            "training": training.result_inputs(self.factory.precision),
             "seed": seed,
             **pixels.subset,
         }

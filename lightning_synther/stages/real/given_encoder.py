@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import shutil
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lightning_synther.agents.agent import Agent
+from lightning_synther.data.contents import file_contents
 from lightning_synther.errors import ConfigError, DataError
 from lightning_synther.networks.encoders import read_checkpoint
 from lightning_synther.networks.frozen import FrozenEncoder, encoder_from_state
@@ -76,7 +76,7 @@ class GivenEncoder(EncoderSource):
         """See `EncoderSource`."""
         path = Path(self.checkpoint)
         inputs = {
-            "checkpoint": hashlib.blake2b(path.read_bytes(), digest_size=8).hexdigest(),
+            "checkpoint": file_contents(path),
             "env": self.dataset.env(),
         }
         found = self._hparams.get("action_dim")

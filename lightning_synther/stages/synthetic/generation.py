@@ -5,6 +5,7 @@ Nothing here knows what the transitions were made from: latents of pixels and st
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +33,8 @@ from lightning_synther.synthesis.conditions import COMPUTED, compute_conditions
 from lightning_synther.synthesis.monitor import FidelityMonitor
 from lightning_synther.synthesis.relevance import critics
 from lightning_synther.transition import TransitionSpec
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,7 @@ class Generation:
         inputs = {
             real.stage.name: real.stage.fingerprint,
             "model": self.model.inputs(),
-            "training": self.training.result_inputs(),
+            "training": self.training.result_inputs(self.factory.precision),
             "seed": self.factory.seed,
         }
         if self.conditions:
@@ -133,6 +136,12 @@ class Generation:
 
     def _watch(self, real: RealTransitions) -> list[Callback]:
         if not self.monitor.num_transitions:
+            if real.heldout is None and self.training.validate_every:
+                log.warning(
+                    "diffusion: training.validate_every is %d, but there is nothing to validate on: hold data out "
+                    "(holdout_fraction of the dataset), or watch samples (diffusion.monitor.num_transitions)",
+                    self.training.validate_every,
+                )
             return []
         heldout = TransitionStore.open(real.heldout) if real.heldout is not None else None
         return [FidelityMonitor(TransitionStore.open(real.train), heldout, self.monitor.num_transitions)]
@@ -144,7 +153,7 @@ class Generation:
             "diffusion": diffusion.fingerprint,
             "num_transitions": config.num_transitions,
             "chunk_size": config.chunk_size,
-            "precision": config.precision,
+            "precision": config.precision or self.factory.precision,
             "seed": self.factory.seed,
             **config.steering(),
             **config.filtering(),

@@ -12,7 +12,7 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -89,13 +89,12 @@ class Resynthesis:
 
     def inputs(self) -> dict[str, Any]:
         """What determines the synthetic transitions of given real ones."""
-        settings = asdict(self.synthesis)
         return {
             "model": self.diffusion.inputs(),
-            "training": self.training.result_inputs(),
-            "num_transitions": settings["num_transitions"],
-            "chunk_size": settings["chunk_size"],
-            "precision": settings["precision"],
+            "training": self.training.result_inputs(self.factory.precision),
+            "num_transitions": self.synthesis.num_transitions,
+            "chunk_size": self.synthesis.chunk_size,
+            "precision": self.synthesis.precision or self.factory.precision,
             **self.synthesis.steering(),
             **self.synthesis.filtering(),
             "start": self.config.start,

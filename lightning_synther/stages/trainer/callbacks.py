@@ -137,8 +137,14 @@ class KeepCheckpoints(Callback):
         self._kept = kept
 
 
-def last_checkpoint(directory: Path, every: int) -> ModelCheckpoint:
-    """Keep ``directory/last.ckpt`` at most ``every`` updates old; written atomically by Lightning."""
+def last_checkpoint(directory: Path, every: int, updates_per_step: int = 1) -> ModelCheckpoint:
+    """Keep ``directory/last.ckpt`` at most ``every`` updates old; written atomically by Lightning.
+
+    Lightning looks once a batch, and saves at whole multiples alone: ``every`` is rounded down to batches of
+    ``updates_per_step`` updates, and is one batch where it is less.
+    """
+    if every > 0:  # 0: none
+        every = max(1, every // updates_per_step) * updates_per_step
     return ModelCheckpoint(
         dirpath=directory,
         filename="last",

@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 #: Folder of a run's event files.
 TENSORBOARD = "tensorboard"
+#: Lightning's names for its default precision.
+FLOAT32 = ("32", "32-true")
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,12 @@ class TrainerFactory:
         trainer = pl.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, **kept)
         return trainer.strategy.root_device
 
+    @property
+    def precision(self) -> str | None:
+        """What a stage runs in that names no precision of its own; None where that is Lightning's default, float32."""
+        precision = self.shared.get("precision")
+        return None if precision is None or str(precision) in FLOAT32 else str(precision)
+
     def settings(self, precision: str | None = None) -> dict[str, Any]:
         """Arguments of a Trainer; a strategy or an accelerator of the config is built anew for each."""
         settings = {key: instantiate(value) for key, value in self.shared.items()}
@@ -73,13 +81,15 @@ class TrainerFactory:
         section = "agent" if name.startswith(("agent", "evaluation")) else name
         return SectionLogger(self.run_dir, TENSORBOARD, stage, section)
 
-    def callbacks(self, stage: Stage, checkpoint_every: int, keep_every: int = 0) -> list[Callback]:
+    def callbacks(
+        self, stage: Stage, checkpoint_every: int, updates_per_step: int, keep_every: int = 0
+    ) -> list[Callback]:
         """What every training has; with ``keep_every``, checkpoints that are kept."""
         return [
             SeedEveryStep(self.seed, stage.name),
             DescribeCheckpoint(),
             LogTime(),
-            last_checkpoint(stage.directory, checkpoint_every),
+            last_checkpoint(stage.directory, checkpoint_every, updates_per_step),
             *([KeepCheckpoints(stage.directory, keep_every)] if keep_every else []),
             *self.show_progress(stage.name),
         ]
@@ -108,7 +118,10 @@ class TrainerFactory:
         return pl.Trainer(
             default_root_dir=self.run_dir,
             logger=self.logger(stage.name),
-            callbacks=[*self.callbacks(stage, training.checkpoint_every), *watchers],
+            callbacks=[
+                *self.callbacks(stage, training.checkpoint_every, training.updates_per_step),
+                *watchers,
+            ],
             max_steps=training.max_steps,
             val_check_interval=interval if validates else None,
             check_val_every_n_epoch=None if validates else 1,

@@ -20,9 +20,9 @@ SPEC = TransitionSpec(observation_dim=3, action_dim=2, discount=0.99)
 TINY = {"width": 16, "num_layers": 1, "num_sampling_steps": 2, "log_every_n_updates": 10}
 
 
-def resynthesis(run_dir: Path, precision: str | None = None) -> Resynthesis:
+def resynthesis(run_dir: Path, precision: str | None = None, of_all: str | None = None) -> Resynthesis:
     return Resynthesis(
-        TrainerFactory(run_dir, 0, {"accelerator": "cpu"}, progress=False),
+        TrainerFactory(run_dir, 0, {"accelerator": "cpu", "precision": of_all}, progress=False),
         "agent/resynthesis",
         ModuleConfig(LatentDiffusion, TINY),
         StageTraining(max_steps=20, batch_size=16, updates_per_step=10, checkpoint_every=10),
@@ -48,6 +48,14 @@ def test_killed_before_its_loss_is_written_it_still_has_it(tmp_path, monkeypatch
 def test_the_precision_of_sampling_identifies_it(tmp_path):
     low, full = (resynthesis(tmp_path, precision).inputs() for precision in ("bf16-mixed", "32-true"))
     assert {name for name in low if low[name] != full[name]} == {"precision"}
+
+
+def test_so_does_the_precision_of_all_stages_where_it_has_none_of_its_own(tmp_path):
+    low, full = (resynthesis(tmp_path, of_all=precision).inputs() for precision in ("bf16-mixed", "32-true"))
+    assert {name for name in low if low[name] != full[name]} == {"precision", "training"}
+    assert full == resynthesis(tmp_path).inputs()
+    sampling = resynthesis(tmp_path, "32-true", of_all="bf16-mixed").inputs()
+    assert (sampling["precision"], sampling["training"]["precision"]) == ("32-true", "bf16-mixed")
 
 
 def _interrupt(*_: object) -> None:
