@@ -44,7 +44,7 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
     so that a checkpoint holds a number and not gigabytes; without such a folder it is part of the checkpoint.
 
     Args:
-        env: the environment, with ``observation: states``.
+        env: the environment, with ``observation: states``; in Python a dict of its fields will do.
         start_steps: agent steps with uniform actions before the first update.
         update_to_data_ratio: gradient updates for each agent step.
         num_envs: environments stepped together.
@@ -63,7 +63,7 @@ class OnlineData(EpisodesMixin, UpdateData[Transition]):
 
     def __init__(
         self,
-        env: EnvConfig | dict[str, Any],
+        env: EnvConfig,
         start_steps: int = 2_000,
         update_to_data_ratio: float = 1.0,
         num_envs: int = 1,
