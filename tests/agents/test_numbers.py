@@ -85,7 +85,8 @@ def test_an_agent_on_pixels_checks_its_sizes(setting: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("cls", ALL)
 def test_heads_without_hidden_layers_are_linear_and_learn(cls: type[Agent]) -> None:
-    agent = cls(**STATES, num_layers=0)
+    length = {"max_steps": 1} if cls is IQL else {}  # of its actor's schedule, outside a Trainer
+    agent = cls(**STATES, num_layers=0, **length)
     agent.update(make_batch(0, shape=(5,)))
     assert agent.num_updates == 1
 
