@@ -85,8 +85,8 @@ class AgentStage:
         args = self._data_args()
         data = self._build_data(args)
         decided = decided_by_data(self.model, data)
-        if self.resynthesis is not None and isinstance(data, OnlineSynthERData):
-            agent = self.model.build(**decided)
+        agent = self.model.build(**decided) if decided else None  # which refuses what it cannot learn with
+        if agent is not None and self.resynthesis is not None and isinstance(data, OnlineSynthERData):
             self.resynthesis.check(data.row_spec(agent), agent)
         if preview is not None:
             self._check_against(preview, args["dataset"])
