@@ -185,8 +185,8 @@ class ReplayData(EpisodesMixin, UpdateData[Transition]):
     def setup(self, stage: str) -> None:
         """Open the stores that ``mixing`` needs.
 
-        Raises `ConfigError` where one is not given, `DataError` where it is damaged or the two differ in
-        spec.
+        Raises `ConfigError` where one is not given, or holds n-step returns that `reward_bias` cannot be added
+        to, `DataError` where it is damaged or the two differ in spec.
         """
         super().setup(stage)
         if stage != "fit":
@@ -208,6 +208,8 @@ class ReplayData(EpisodesMixin, UpdateData[Transition]):
         self._real = stores.get("real")
         if self._real is None and self.real is not None:  # statistics are the real data's
             self._real = TransitionStore.open(self.real, expected=self.spec)
+        if self._real is not None:
+            check_reward_map(self.reward_scale, self.reward_bias, self._real.metadata.extra.get("n_step"))
         self.rewards = RewardMap.of(self.reward_scale, self.reward_bias, self._real)
 
     def states(self) -> Tensor:

@@ -1,4 +1,4 @@
-"""Writing to a disk that may be full."""
+"""Writing to a disk that may be full, or to files that another process writes."""
 
 from __future__ import annotations
 
@@ -23,6 +23,20 @@ def full_disk_is_one_sentence(path: Path, advice: str) -> Iterator[None]:
         if error.errno not in FULL:
             raise
         raise BackendError(f"the disk is full while writing {path}: {advice}") from error
+
+
+@contextmanager
+def locked(lock: Path) -> Iterator[None]:
+    """Hold the lock file ``lock``, so that processes that start together do not all make the same thing."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        try:
+            import fcntl
+        except ImportError:  # no such locks on Windows: work twice there
+            yield
+            return
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
 def write_all(descriptor: int, values: NDArray[np.generic], offset: int) -> None:

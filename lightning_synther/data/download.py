@@ -87,6 +87,12 @@ def download(
     return directory
 
 
+def interrupted_download(directory: Path) -> Path | None:
+    """A file in ``directory`` that a download has not finished: what else lies there is a part of the dataset only."""
+    partials = sorted(directory.glob("*.partial")) if directory.is_dir() else []
+    return next((path for path in partials if Path(path.stem).suffix in (".hdf5", ".npz")), None)
+
+
 def _fetch_all(files: Sequence[RemoteFile], directory: Path, base: str, connections: int) -> None:
     urls = [f"{base}/{quote(file.path)}" for file in files]
     require_reachable(urls[0])

@@ -14,13 +14,13 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lightning_synther.data.disk import write_all
+from lightning_synther.data.disk import locked, write_all
 from lightning_synther.data.episodes import Episodes
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ class FrameCache:
         reasons = []
         for place in self.places:
             try:
-                with _locked(place):
+                with locked(place / "lock"):
                     self._store(place, sources, columns, write_frames)
                 log.info("inflated frames are kept in %s", place)
                 return True
@@ -157,17 +157,3 @@ def _write_npy(path: Path, shape: tuple[int, ...], write_frames: Callable[[Write
             write_all(file.fileno(), padded, offset + start * row_bytes)
 
         write_frames(write)
-
-
-@contextlib.contextmanager
-def _locked(place: Path) -> Iterator[None]:
-    """Hold the lock of ``place``, so that processes that start together do not all inflate the same files."""
-    place.mkdir(parents=True, exist_ok=True)
-    with (place / "lock").open("w") as file:
-        try:
-            import fcntl
-        except ImportError:  # no such locks on Windows: work twice there
-            yield
-            return
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield

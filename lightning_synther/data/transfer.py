@@ -67,7 +67,7 @@ def fetch(url: str, partial: Path, size: int, sha256: str, stop: Event) -> None:
     Raises:
         SourceUnavailableError: the host refuses the file, or broke off `ATTEMPTS` times without a new byte.
         BackendError: the disk is full; ``partial`` is kept.
-        DataError: the host has a file of another size, or the sum is wrong and ``partial`` was removed.
+        DataError: the host has a file of another size, or the sum is wrong and ``partial`` was emptied.
     """
     longest, failures = size_of(partial), 0
     while not stop.is_set() and not (partial.exists() and size_of(partial) == size):
@@ -87,11 +87,14 @@ def fetch(url: str, partial: Path, size: int, sha256: str, stop: Event) -> None:
 
 
 def check_sum(path: Path, sha256: str, origin: str) -> None:
-    """Remove ``path`` and raise `DataError` unless its SHA-256 sum is ``sha256``."""
+    """Raise `DataError` unless the SHA-256 sum of ``path`` is ``sha256``, and leave an empty part in its place, so
+    that its folder is not taken for a whole dataset.
+    """
     with path.open("rb") as stream:
         found = hashlib.file_digest(stream, "sha256").hexdigest()
     if found != sha256:
         path.unlink()
+        (path if path.suffix == ".partial" else path.with_name(f"{path.name}.partial")).touch()
         raise DataError(
             f"{path} from {origin} has the SHA-256 sum {found}, the checksum list says {sha256}: "
             "it was removed; run the same command again, and if that does not help give another mirror"

@@ -36,10 +36,12 @@ def sampling_network(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     """
     if dtype == torch.float32:
         return model
-    model = copy.deepcopy(model)
-    for layer in model.modules():
-        if isinstance(layer, nn.Linear | nn.LayerNorm):
-            layer.to(dtype)
+    # Trainer.predict is in inference mode, and through weights made there guidance could not be differentiated.
+    with torch.inference_mode(False):
+        model = copy.deepcopy(model)
+        for layer in model.modules():
+            if isinstance(layer, nn.Linear | nn.LayerNorm):
+                layer.to(dtype)
     return model
 
 

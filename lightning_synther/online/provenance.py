@@ -80,7 +80,7 @@ class Provenance:
         """
         path = directory / FILE_NAME
         if path.exists():
-            found = _read(path)
+            found = read_provenance(path)
             _compare(directory, found["request"], asdict(request))
             files = {name: part for name, part in found["files"].items() if (directory / name).exists()}
             if len(files) < len(found["files"]):
@@ -103,7 +103,8 @@ def _count(files: dict[str, list[float]]) -> int:
     return sum(len(returns) for returns in files.values())
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_provenance(path: Path) -> dict[str, Any]:
+    """The record ``path``; raises `DataError` where it is none."""
     try:
         content = json.loads(path.read_text())
         if content["source"] == "collected" and {"request", "files", "episodes"} <= content.keys():
@@ -116,7 +117,9 @@ def _read(path: Path) -> dict[str, Any]:
 def _compare(directory: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
     for name, value in wanted.items():
         if found.get(name) != value:
-            raise ConfigError(
-                f"{directory} was collected with {name}={found.get(name)}, not {value}: "
-                f"give another root, or overwrite"
-            )
+            raise other_request(directory, name, found.get(name), value, "give another root, or overwrite")
+
+
+def other_request(directory: Path, name: str, found: Any, wanted: Any, advice: str) -> ConfigError:
+    """The error where the collection in ``directory`` was asked for with another setting ``name``."""
+    return ConfigError(f"{directory} was collected with {name}={found}, not {wanted}: {advice}")

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lightning_synther.data.disk import full_disk_is_one_sentence
+from lightning_synther.data.disk import full_disk_is_one_sentence, locked
 from lightning_synther.data.episodes import Episodes
 from lightning_synther.networks.timm_encoder import TimmEncoder
 from lightning_synther.progress import Progress
@@ -27,14 +27,17 @@ def frame_features(
     """Features (N, F) of every frame of ``episodes``, mapped from a file in ``directory``.
 
     The file is named after the data and all that the features depend on, and read again where it is there; no frame
-    goes through the network twice, also when a run was interrupted. Runs on the device of ``encoder``.
+    goes through the network twice, also when a run was interrupted or another one makes them now. Runs on the
+    device of ``encoder``.
     """
     digest = hashlib.blake2b(f"{episodes.fingerprint()} {encoder.fingerprint}".encode(), digest_size=8)
     path = directory / f"{digest.hexdigest()}.npy"
     if not path.is_file():
-        directory.mkdir(parents=True, exist_ok=True)
-        with full_disk_is_one_sentence(path, "free some and run the same command again"):
-            _write(path, episodes, encoder, batch_size)
+        # A lock of this file alone: features of another backbone need not wait.
+        lock = locked(path.with_suffix(".lock"))
+        with full_disk_is_one_sentence(path, "free some and run the same command again"), lock:
+            if not path.is_file():  # else another process made it while this one waited for the lock
+                _write(path, episodes, encoder, batch_size)
     features: NDArray[np.float32] = np.load(path, mmap_mode="c", allow_pickle=False)
     return features
 

@@ -59,14 +59,14 @@ def return_to_go(transition: Transition, episode: Tensor, stride: int = 1) -> Te
 @torch.no_grad()
 def td_error(transition: Transition, agent: Agent) -> Tensor:
     """|r + discount * min_e Q'_e(s', pi(s')) - mean_e Q_e(s, a)|, as prioritised replay ranks transitions
-    (Schaul et al. 2016, arXiv 1511.05952), with the agent's policy without noise.
+    (Schaul et al. 2016, arXiv 1511.05952), with the agent's policy without noise. Computed where the agent is;
+    the result is on the CPU.
     """
     critic, target = critics(agent)
-    next_q = target(
-        agent.encoder(transition.next_observation), agent.policy(transition.next_observation)
-    ).amin(0)
-    q = critic(agent.encoder(transition.observation), transition.action).mean(0)
-    return (transition.reward + transition.discount * next_q - q).abs()
+    now, action, reward, later, discount = (part.to(agent.device) for part in transition)
+    next_q = target(agent.encoder(later), agent.policy(later)).amin(0)
+    q = critic(agent.encoder(now), action).mean(0)
+    return (reward + discount * next_q - q).abs().cpu()
 
 
 def critics(agent: Agent) -> tuple[nn.Module, nn.Module]:

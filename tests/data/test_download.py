@@ -17,7 +17,7 @@ import pytest
 
 from lightning_synther.data import catalogue, transfer
 from lightning_synther.data.catalogue import SourceUnavailableError, is_published, read_checksums
-from lightning_synther.data.download import download
+from lightning_synther.data.download import download, interrupted_download
 from lightning_synther.data.transfer import reachable
 from lightning_synther.errors import BackendError, ConfigError, DataError
 
@@ -200,7 +200,7 @@ def test_a_wrong_sum_names_the_file_and_both_sums_and_removes_it(fetch, host, co
         fetch()
     assert hashlib.sha256(content).hexdigest() in str(error.value)
     assert hashlib.sha256(damaged).hexdigest() in str(error.value)
-    assert f"{name}.partial" not in names(directory)
+    assert (directory / f"{name}.partial").read_bytes() == b"", "the folder still counts as unfinished"
     assert name not in names(directory)
     host.files[f"{FOLDER}/{name}"] = content
     fetch()
@@ -214,7 +214,9 @@ def test_verify_finds_damage_that_the_size_does_not_show(fetch, contents, direct
     fetch()
     with pytest.raises(DataError, match=f"{path.name} from an earlier run.*it was removed"):
         fetch(verify=True)
+    assert interrupted_download(directory) == path.with_name(f"{path.name}.partial")
     fetch(verify=True)
+    assert interrupted_download(directory) is None
     assert_whole(directory, contents)
 
 

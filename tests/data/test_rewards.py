@@ -45,6 +45,18 @@ def test_scale_and_bias(tmp_path: Path) -> None:
         assert torch.equal(before.reward, before.observation[:, :1]), "stores keep their own rewards"
 
 
+@pytest.mark.parametrize("mixing", ["alternate", "real", "synthetic"])
+def test_a_bias_is_refused_where_the_store_given_holds_returns_of_several_steps(
+    tmp_path: Path, mixing: Any
+) -> None:
+    one, three = write(tmp_path / "one", n_step=1), write(tmp_path / "three", n_step=3)
+    synthetic = write(tmp_path / "synthetic", offset=100.0)
+    ready(one, synthetic, mixing=mixing, reward_bias=-1.0)
+    ready(three, synthetic, mixing=mixing, reward_scale=2.0)
+    with pytest.raises(ConfigError, match=r"reward_bias is -1.0, but a record holds the return of 3 steps"):
+        ready(three, synthetic, mixing=mixing, reward_bias=-1.0)
+
+
 def test_the_range_of_returns(tmp_path: Path) -> None:
     known = describe_episodes(np.array([30.0, 10.0, 50.0]), np.array([500, 400, 500]))
     real, synthetic = write(tmp_path / "real", **known), write(tmp_path / "synthetic")

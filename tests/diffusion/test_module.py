@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from lightning_synther.diffusion.guidance import Guidance
 from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.diffusion.samplers import DiffusionSampler
 from lightning_synther.errors import ConfigError, DataError
@@ -126,6 +127,22 @@ def test_bfloat16_sampling_keeps_the_weights(trained):
     assert half.dtype == torch.float32
     assert 0 < (half - full).abs().mean() < 0.1
     assert torch.equal(before, trained.ema.model.network.head.weight)
+
+
+def test_guidance_goes_through_the_bfloat16_network_in_a_prediction(trained, monkeypatch):
+    requests, results = DataLoader([(0, 200, 7)], batch_size=None), {}
+    trained.sampler = FAST
+    for dtype in ("float32", "bfloat16"):
+        monkeypatch.setitem(trained.hparams, "sampling_dtype", dtype)
+        for weight in (0.0, 1.0):
+            guidance = Guidance(
+                log_density=lambda x, variance: x[:, 0], density_weight=weight, through_network=True
+            )
+            monkeypatch.setattr(trained, "guidance", guidance)
+            (results[dtype, weight],) = trainer(1).predict(trained, requests)  # in inference mode
+    moved = {dtype: (results[dtype, 1.0] - results[dtype, 0.0]).mean(0) for dtype in ("float32", "bfloat16")}
+    assert moved["float32"][0] > 0.1
+    torch.testing.assert_close(moved["bfloat16"], moved["float32"], rtol=0.1, atol=0.05)
 
 
 def test_sampling_uses_the_averaged_weights(trained):

@@ -1,5 +1,9 @@
 """Features on disk: no frame goes through the backbone twice, and what is read is what pixels give."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 import torch
@@ -37,7 +41,7 @@ def test_no_frame_is_encoded_twice_and_rows_are_those_of_the_pixels(counted, tmp
     store = encode_dataset(replay, encoder, tmp_path / "store", features=features)
     assert frame_features(episodes, encoder, tmp_path / "cache").tobytes() == features.tobytes()
     assert sum(seen) == 36
-    assert [path.suffix for path in (tmp_path / "cache").iterdir()] == [".npy"]
+    assert sorted(path.suffix for path in (tmp_path / "cache").iterdir()) == [".lock", ".npy"]
 
     batch = replay.gather(np.arange(replay.num_transitions))
     transition = store.spec.unflatten(store.load())
@@ -69,6 +73,24 @@ def test_an_interrupted_file_is_continued(counted, tmp_path, monkeypatch):
     seen.clear()
     np.testing.assert_allclose(frame_features(make_episodes(), encoder, tmp_path / "cache"), whole, atol=1e-4)
     assert sum(seen) == 36 - 8  # one chunk was whole
+
+
+def test_of_two_that_start_together_one_waits_for_the_other(counted, tmp_path, monkeypatch):
+    encoder, seen = counted
+    work, begun = TimmEncoder.features, threading.Event()
+
+    def slow(self, frames):
+        begun.set()
+        time.sleep(0.05)
+        return work(self, frames)
+
+    monkeypatch.setattr(TimmEncoder, "features", slow)
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(frame_features, make_episodes(), encoder, tmp_path / "cache")
+        assert begun.wait(10)
+        second = pool.submit(frame_features, make_episodes(), encoder, tmp_path / "cache")
+        np.testing.assert_array_equal(first.result(), second.result())
+    assert sum(seen) == 36
 
 
 def test_features_lie_beside_the_data_or_in_the_run(tmp_path, monkeypatch):

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from lightning_synther.agents.modules import BC
 from lightning_synther.agents.td3_bc_module import TD3BC
@@ -85,6 +89,28 @@ def test_td_error_of_known_critics():
     batch = transitions()
     expected = (batch.reward + 0.9 * 5.0 - 2.0).abs()
     torch.testing.assert_close(relevance.td_error(batch, agent), expected)
+
+
+class Elsewhere(TorchDispatchMode):
+    """Has the meta device stand for an accelerator: what is there meets nothing of the CPU, and can be brought back."""
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        tensors = [
+            leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor) and leaf.dim()
+        ]
+        assert len({tensor.device for tensor in tensors}) <= 1, f"{function} of tensors on two devices"
+        if function is torch.ops.aten._to_copy.default and kwargs.get("device") == torch.device("cpu"):
+            return torch.zeros(args[0].shape)
+        return function(*args, **(kwargs or {}))
+
+
+def test_td_error_is_computed_where_the_agent_is(monkeypatch):
+    agent = TD3BC(observation_dim=3, action_dim=2, hidden_dim=8).to("meta")
+    monkeypatch.setattr(torch, "autocast", lambda *args, **settings: nullcontext())  # meta knows none
+    with Elsewhere():
+        value = relevance.td_error(transitions(), agent)
+    assert value.device.type == "cpu"
+    assert value.shape == (64, 1)
 
 
 def test_td_error_needs_a_critic():

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping
@@ -13,14 +12,17 @@ from typing import Any
 import numpy as np
 
 from lightning_synther.data.catalogue import is_published
+from lightning_synther.data.download import download
 from lightning_synther.data.replay import PixelReplay
 from lightning_synther.data.subset import Subset
 from lightning_synther.data.transfer import SourceUnavailableError
 from lightning_synther.data.vd4rl import dataset_dir, load_vd4rl
 from lightning_synther.envs.config import EnvConfig
 from lightning_synther.envs.pool import EnvPool
-from lightning_synther.errors import ConfigError
+from lightning_synther.errors import ConfigError, DataError
+from lightning_synther.online.provenance import FILE_NAME, read_provenance
 from lightning_synther.stages.config.dataset import DatasetConfig
+from lightning_synther.stages.real.local_files import has_data, other_collection, unfinished_download
 
 log = logging.getLogger(__name__)
 
@@ -55,34 +57,49 @@ class PixelDataset:
 def provide_dataset(config: DatasetConfig, num_workers: int = 2) -> tuple[Path, str]:
     """Make sure the files of ``config`` are there; returns their folder and where they came from.
 
-    The order is local, download, collect. A download that cannot reach its host falls through to collecting,
-    and says so; any other fault of a download (a wrong hash, a full disk) stops.
+    The order is local, download, collect. A download that was interrupted is continued. One that cannot reach its
+    host falls through to collecting, and says so, unless files of it are there; any other fault of a download (a
+    wrong hash, a full disk) stops. `ConfigError` where a collection of other settings is there, `DataError` where
+    the local files are an unfinished download.
     """
     directory = dataset_dir(config.root, config.task, config.policy, config.image_size)
-    provenance = directory / "provenance.json"
-    if config.source in ("auto", "local") and has_data(directory):
-        collected = provenance.exists()
-        if not collected or config.source == "local" or _collected_enough(provenance, config):
-            return directory, "collected" if collected else "local"
-    if config.source == "local":
-        raise ConfigError(
-            f"data.dataset.source is local, but {directory} holds no dataset: "
-            "give the folder that contains V-D4RL's main/ as --data.dataset.root, or set source to auto"
-        )
+    unfinished = unfinished_download(directory, config) if has_data(directory) else None
+    if config.source in ("auto", "local") and (kind := _present(directory, config, num_workers)):
+        return directory, kind
     published = is_published(config.task, config.policy, config.image_size)
-    if config.source == "download" or (config.source == "auto" and published and not provenance.exists()):
+    collected = (directory / FILE_NAME).exists()
+    if config.source == "download" or (config.source == "auto" and published and not collected):
         try:
             return _download(config), "downloaded"
         except SourceUnavailableError as error:
-            if config.source == "download":
+            if config.source == "download" or unfinished:
                 raise
             log.warning("download is not possible here (%s); collecting the same kind of data instead", error)
     return _collect(config, num_workers), "collected"
 
 
-def has_data(directory: Path) -> bool:
-    """Whether ``directory`` holds data files."""
-    return directory.is_dir() and any(p.suffix in (".hdf5", ".npz") for p in directory.iterdir())
+def _present(directory: Path, config: DatasetConfig, num_workers: int) -> str | None:
+    """What kind of dataset is there that can be used; None where ``auto`` has to complete or to make it."""
+    unfinished = unfinished_download(directory, config)
+    if has_data(directory) and not unfinished:
+        provenance = directory / FILE_NAME
+        if not provenance.exists():
+            return "local"
+        if error := other_collection(directory, config, num_workers):
+            raise error
+        if config.source == "local" or _collected_enough(provenance, config):
+            return "collected"
+    if config.source == "auto":
+        return None
+    if unfinished:
+        raise DataError(
+            f"{unfinished} was not downloaded to its end, so {directory} holds a part of the dataset only: "
+            "continue it by `download` or by --data.dataset.source=download, or delete it to use what is there"
+        )
+    raise ConfigError(
+        f"data.dataset.source is local, but {directory} holds no dataset: "
+        "give the folder that contains V-D4RL's main/ as --data.dataset.root, or set source to auto"
+    )
 
 
 def open_dataset(
@@ -136,13 +153,11 @@ def check_rendering(env: Mapping[str, Any]) -> None:
 
 def _collected_enough(provenance: Path, config: DatasetConfig) -> bool:
     """A collection that was interrupted, or is smaller than asked for, is continued by `collect`."""
-    made: dict[str, Any] = json.loads(provenance.read_text())
+    made = read_provenance(provenance)
     return bool(made.get("complete", True)) and made["episodes"] >= (config.num_episodes or 1)
 
 
 def _download(config: DatasetConfig) -> Path:
-    from lightning_synther.data.download import download
-
     return download(
         config.task,
         config.policy,

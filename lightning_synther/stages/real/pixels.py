@@ -15,7 +15,8 @@ from lightning_synther.stages.config.dataset import DatasetConfig
 from lightning_synther.stages.config.sections import DecoderConfig, LatentsConfig
 from lightning_synther.stages.real.decoder import Decoding
 from lightning_synther.stages.real.encoder import EncoderSource
-from lightning_synther.stages.real.pixel_dataset import PixelDataset, has_data, open_dataset, provide_dataset
+from lightning_synther.stages.real.local_files import why_unusable
+from lightning_synther.stages.real.pixel_dataset import PixelDataset, open_dataset, provide_dataset
 from lightning_synther.stages.real.source import Preview, RealTransitions
 from lightning_synther.stages.record.ensure import ensure_on_rank_zero
 from lightning_synther.stages.record.ranks import barrier, is_rank_zero
@@ -83,9 +84,11 @@ class PixelSource:
             directory, source = provide_dataset(self.config)
             return {"directory": str(directory), "source": source}
 
-        if is_rank_zero() and stage.status == "finished" and not has_data(Path(stage.results["directory"])):
-            log.info("dataset: %s has gone", stage.results["directory"])
-            stage.discard()
+        if is_rank_zero() and stage.status == "finished":
+            why = why_unusable(Path(stage.results["directory"]), self.config)
+            if why:
+                log.info("dataset: %s", why)
+                stage.discard()
         results = ensure_on_rank_zero(stage, provide)
         if not is_rank_zero():
             barrier()  # rank zero inflates the frames, the others map its copy

@@ -95,7 +95,7 @@ def synthesize(
         accelerator: Lightning's, as in ``cpu`` or ``gpu``.
         precision: Lightning's, as in ``bf16-mixed``.
         model: settings of `LatentDiffusion` that differ: ``width`` and ``num_layers`` go by the size of the data, and
-            the sampler takes 20 steps with noise levels found from the data.
+            the sampler takes 12 steps with noise levels found from the data.
 
     Returns:
         float32 tensors on the CPU: observation (M, O), action (M, A), reward (M, 1), next_observation (M, O), and
@@ -103,12 +103,14 @@ def synthesize(
         modelled where the real ones have any, and count as such above 0.5).
 
     Raises:
-        ConfigError: settings that no training can have, or a store at ``path``.
+        ConfigError: settings that no training can have, or something that is already at ``path``; before the training.
         DataError: transitions that are too few, not finite, or of shapes that do not fit.
     """
     for name, count in (("num_transitions", num_transitions), ("num_updates", num_updates)):
         if count is not None and count < 1:
             raise ConfigError(f"{name} is {count}: give at least 1")
+    if path is not None and Path(path).exists():
+        raise ConfigError(f"path {path} exists: give another, or remove what is there")
     spec, rows = flat_rows(transitions, gamma)
     size = default_size(len(rows))
     num_updates = num_updates or size.num_updates

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import logging
 import random
 import warnings
@@ -12,6 +13,7 @@ import torch
 
 import lightning_synther
 from lightning_synther import StateDataset, Transition, TransitionStore, synthesize
+from lightning_synther.diffusion.module import LatentDiffusion
 from lightning_synther.errors import ConfigError, DataError
 
 SMALL = {"num_updates": 6, "width": 16, "num_layers": 1, "num_sampling_steps": 3, "progress": False}
@@ -86,8 +88,18 @@ def test_a_path_gets_a_store_of_the_same_transitions(tmp_path):
     assert same(made, store.spec.unflatten(store.mapped))
     assert same(made, synthesize(arrays(ends=True), 30, gamma=0.9, **SMALL))
     assert set(made.discount.unique().tolist()) <= {0.0, np.float32(0.9)}
-    with pytest.raises(ConfigError, match="exists: give another path"):
-        synthesize(arrays(ends=True), 30, path=tmp_path / "store", **SMALL)
+
+
+def test_a_path_that_is_taken_is_refused_before_the_training(tmp_path, monkeypatch):
+    (tmp_path / "store").mkdir()
+    monkeypatch.setattr(LatentDiffusion, "__init__", lambda *args, **settings: pytest.fail("it is built"))
+    with pytest.raises(ConfigError, match=r"path .*store exists: give another, or remove what is there"):
+        synthesize(arrays(), 30, path=tmp_path / "store", **SMALL)
+
+
+def test_the_documented_number_of_sampling_steps_is_the_default():
+    steps = inspect.signature(LatentDiffusion).parameters["num_sampling_steps"].default
+    assert f"the sampler takes {steps} steps" in synthesize.__doc__
 
 
 def test_it_learns_where_the_data_are():
