@@ -81,10 +81,11 @@ class IQL(Agent):
         """Only with a length of its own: the actor's learning rate falls over the whole training."""
         return super().extensible(settings) and settings.get("max_steps") is not None
 
-    def configure_optimizers(self) -> list[Optimizer]:
-        """As `Learner`'s.
+    @property
+    def actor_lr(self) -> float:
+        """Learning rate of the actor's next step.
 
-        Raises `ConfigError` where nothing says over how many updates the actor's learning rate falls.
+        Raises `ConfigError` where nothing says over how many updates it falls.
         """
         num_updates = self.max_steps
         if num_updates is None:
@@ -94,13 +95,7 @@ class IQL(Agent):
                 "the actor's learning rate falls to 0 over a training of unknown length: set model.max_steps, or "
                 "trainer.max_steps"
             )
-        self._actor_lr_factor = lr_factor("cosine", num_updates)
-        return super().configure_optimizers()
-
-    @property
-    def actor_lr(self) -> float:
-        """Learning rate of the actor's next step."""
-        return self.lr * self._actor_lr_factor(self.num_updates)
+        return self.lr * lr_factor("cosine", num_updates)(self.num_updates)
 
     def make_optimizers(self) -> dict[str, Optimizer]:
         """Adam for critics, value and encoder, whose losses are disjoint, and one for the actor."""

@@ -33,7 +33,9 @@ def refit(tmp_path, caplog):
 
     def call(*more: str) -> dict[str, str]:
         where = tmp_path / "tiny.yaml", tmp_path, tmp_path / "run"
-        return said_by_stages(caplog, STAGES, lambda: fit(*where, AGENT_ONLY, *more))
+        return said_by_stages(
+            caplog, STAGES, lambda: fit(*where, AGENT_ONLY, "--data.dataset.time_limit=0.6", *more)
+        )
 
     return call
 

@@ -94,7 +94,7 @@ def test_synthetic_latents_train_the_heads_and_a_resumed_run_ends_the_same(tmp_p
         ("drqv2_online.yaml", ["--data.num_envs=2", "--data.updates_per_step=4"], "set it to 1"),
         ("drqv2_online.yaml", ["--data.env.observation=states"], "set it to 'pixels' for OnlinePixelData"),
         ("drqv2_online.yaml", ["--data.n_step=0"], "data.n_step is 0"),
-        ("synther_pixels_online.yaml", ["--model=BC"], "BC has no latents of actor and critic"),
+        ("synther_pixels_online.yaml", ["--model=BC"], "BC does not train on pixels and latents"),
     ],
 )
 def test_settings_that_cannot_be_honoured(tmp_path, capsys, config, flags, sentence):
