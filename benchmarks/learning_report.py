@@ -54,7 +54,8 @@ def write_table(record: dict[str, Any], path: Path) -> None:
     ]
     for (task, name), row in summary(record).items():
         mean, error = np.mean(row["means"]), standard_error(row["means"])
-        figures = [f"{mean:.0f} +- {error:.0f}", ", ".join(f"{value:.0f}" for value in row["means"])]
+        return_text = f"{mean:.0f} +- {error:.0f}" if len(row["means"]) > 1 else f"{mean:.0f}"
+        figures = [return_text, ", ".join(f"{value:.0f}" for value in row["means"])]
         figures += [
             f"{record['random'][task]:.0f}",
             f"{row['updates']:,}",
