@@ -13,24 +13,20 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import shlex
 import sys
 import time
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
 import numpy as np
-import torch
 from learning_report import draw, write_json, write_table
 from lightning.pytorch.callbacks import Callback
-from report import machine
+from report import like_the_command_line, machine
 
 from lightning_synther import agents
-from lightning_synther.allocator import keep_freed_memory
 from lightning_synther.data.conditions import read_condition
 from lightning_synther.data.datamodules import ReplayData
 from lightning_synther.data.store import TransitionStore
@@ -42,7 +38,7 @@ from lightning_synther.online.interaction import OnlineData
 from lightning_synther.online.policies import load_policy
 from lightning_synther.seeding import derive_seed
 from lightning_synther.stages.trainer.callbacks import SeedEveryStep
-from lightning_synther.stages.trainer.precision import resolve_precision, use_fast_float32
+from lightning_synther.stages.trainer.precision import resolve_precision
 
 OFFLINE_TASK, ONLINE_TASKS = "cheetah_run", ("cartpole_swingup", "reacher_easy")
 EPISODES_EACH, GAMMA = 20, 0.99
@@ -200,11 +196,7 @@ def main() -> None:
     parser.add_argument("--store", type=Path, default=Path("runs/learning/mixed"))
     parser.add_argument("--output", type=Path, default=Path("docs/results"))
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    use_fast_float32()  # both as the command line has them
-    warnings.filterwarnings("ignore", module="lightning")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    like_the_command_line()
     args.output.mkdir(parents=True, exist_ok=True)
     path = args.output / "learning.json"
     record = json.loads(path.read_text()) if path.exists() else {"runs": {}, "scale": args.scale}

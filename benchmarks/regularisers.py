@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import logging
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 from learning_report import write_json
-from report import machine, table
+from report import like_the_command_line, machine, table
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
 
@@ -36,12 +34,10 @@ from lightning_synther import (
     run_episodes,
     train,
 )
-from lightning_synther.allocator import keep_freed_memory
 from lightning_synther.evaluation.episodes import episode_seed
 from lightning_synther.evaluation.scores import standard_error
 from lightning_synther.seeding import derive_seed
 from lightning_synther.stages.results.arms import scores_by_arm
-from lightning_synther.stages.trainer.precision import use_fast_float32
 
 
 @dataclass(frozen=True)
@@ -169,11 +165,7 @@ def main() -> None:
     parser.add_argument("--arms", nargs="+", choices=ARMS, default=list(ARMS))
     parser.add_argument("--output", type=Path, default=Path("runs/regularisers"))
     args = parser.parse_args()
-    torch.set_num_threads(1)
-    keep_freed_memory()
-    use_fast_float32()  # both as the command line has them
-    warnings.filterwarnings("ignore", module="lightning")
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    like_the_command_line()
     args.output.mkdir(parents=True, exist_ok=True)
     path = args.output / "regularisers.json"
     record = json.loads(path.read_text()) if path.exists() else {"runs": {}}

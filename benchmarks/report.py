@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Sequence
 from datetime import date
 from importlib.metadata import version
@@ -39,6 +41,20 @@ def interleaved(arms: dict[str, Callable[[], Any]], repeats: int) -> dict[str, d
         name: {clock: statistics.median(call[clock] for call in calls) for clock in ("wall_s", "cpu_s")}
         for name, calls in in_turn(arms, repeats).items()
     }
+
+
+def like_the_command_line() -> None:
+    """One thread, and otherwise the allocator and the float32 products of the command line; Lightning quiet."""
+    import torch
+
+    from lightning_synther.allocator import keep_freed_memory
+    from lightning_synther.stages.trainer.precision import use_fast_float32
+
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    use_fast_float32()
+    warnings.filterwarnings("ignore", module="lightning")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
 
 
 def machine(*packages: str) -> dict[str, Any]:

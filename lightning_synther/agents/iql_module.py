@@ -87,9 +87,7 @@ class IQL(Agent):
 
         Raises `ConfigError` where nothing says over how many updates it falls.
         """
-        num_updates = self.max_steps
-        if num_updates is None:
-            num_updates = self.trainer.max_steps if self._trainer is not None else -1
+        num_updates = self.training_length if self.max_steps is None else self.max_steps
         if num_updates < 1:
             raise ConfigError(
                 "the actor's learning rate falls to 0 over a training of unknown length: set model.max_steps, or "

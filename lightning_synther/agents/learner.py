@@ -116,12 +116,17 @@ class Learner(ScoredAgent):
         for logger in self.loggers:
             logger.log_metrics(figures, step=self.num_updates)
 
+    @property
+    def training_length(self) -> int:
+        """Updates of the training; -1 where it never ends, or there is no Trainer."""
+        return self.trainer.max_steps if self._trainer is not None else -1
+
     def configure_optimizers(self) -> list[Optimizer]:
         """The optimizers, all of them kept in checkpoints.
 
         Raises `ConfigError` where the learning rate is to decay over a training of unknown length.
         """
-        num_updates = self.trainer.max_steps if self._trainer is not None else -1
+        num_updates = self.training_length
         if num_updates < 1 and self.lr_schedule != "constant":
             raise ConfigError(
                 f"lr_schedule {self.lr_schedule!r} needs the length of the training: "

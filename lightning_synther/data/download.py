@@ -20,6 +20,7 @@ from pathlib import Path
 from threading import Event
 from urllib.parse import quote, urlsplit
 
+from lightning_synther.bounds import check_counts
 from lightning_synther.data.catalogue import (
     REPOSITORY,
     REVISION,
@@ -71,8 +72,7 @@ def download(
         raise ConfigError(
             f"mirror is {mirror!r}, which is not a web address: give one that begins with https://"
         )
-    if connections < 1:
-        raise ConfigError(f"connections is {connections}: give at least 1")
+    check_counts("", connections=connections)
     folder = f"vd4rl/main/{task}/{policy}/{image_size}px"
     base = (mirror or f"{endpoint()}/datasets/{REPOSITORY}/resolve/{revision}").rstrip("/")
     directory = Path(root) / folder.removeprefix("vd4rl/")

@@ -103,14 +103,14 @@ class EnvConfig:
         return cls(**values)
 
 
-def check_episodes_end(config: EnvConfig, max_steps: int | None) -> None:
-    """Raise `ConfigError` where an environment has no time limit, ``max_steps``: it cannot be played to its end.
+def check_episodes_end(config: EnvConfig, max_steps: int | None) -> int:
+    """``max_steps``; `ConfigError` where an environment has no such time limit: it cannot be played to its end.
 
     Also where it may end by itself: whether it does is up to the policy, and one that is good or untrained may be
     played for ever.
     """
     if max_steps is not None:
-        return
+        return max_steps
     remedy = "give time_limit, in simulated seconds"
     if config.library != DM_CONTROL:
         remedy = "give env_kwargs.max_episode_steps, or register the environment with max_episode_steps"

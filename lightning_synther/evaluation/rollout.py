@@ -64,9 +64,9 @@ def rollout(
     if not seeds:
         return []
     with EnvPool(config, min(num_envs, len(seeds)), num_workers) as pool:
-        check_episodes_end(config, pool.max_steps)
+        max_steps = check_episodes_end(config, pool.max_steps)
         with tqdm(
-            total=pool.max_steps and pool.max_steps * len(seeds),
+            total=max_steps * len(seeds),
             desc=config.task,
             unit="step",
             leave=False,

@@ -80,9 +80,8 @@ def named_env(config: Namespace) -> dict[str, Any] | None:
     if (online := config.data.init_args.get("env")) is not None:
         given = online.as_dict() if isinstance(online, Namespace) else online
         played = EnvConfig.from_dict(given).to_dict()
-        return {
-            key: value for key, value in played.items() if key != "reference_scores"
-        }  # which change no step
+        played.pop("reference_scores", None)  # which change no step
+        return played
     if config.data.init_args.get("dataset") is None:
         return None
     settings = import_class(config.data.class_path).dataset_class(**config.data.init_args.dataset.as_dict())

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lightning_synther.bounds import check_counts
 from lightning_synther.diffusion.statistics import ColumnStatistics
-from lightning_synther.errors import ConfigError
 from lightning_synther.synthesis import dynamics, joint, novelty
 from lightning_synther.synthesis.dynamics import Dynamics
 from lightning_synther.synthesis.joint import correlation_difference, correlations, sliced_wassersteins
@@ -90,8 +90,7 @@ def fidelity(
     >>> result.scores["ks_mean"] > 2 * result.scores["ks_mean_floor"]
     True
     """
-    if max_rows < 2:
-        raise ConfigError(f"max_rows is {max_rows}: give at least 2")
+    check_counts("", least=2, max_rows=max_rows)
     train = subsample(real, min(max_rows, len(real)), spec, seed)
     fake = subsample(synthetic, min(len(train), len(synthetic)), spec, seed)
     held = train if heldout is None else subsample(heldout, min(max_rows, len(heldout)), spec, seed)

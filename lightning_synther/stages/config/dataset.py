@@ -116,8 +116,7 @@ class StateDatasetConfig:
     def __post_init__(self) -> None:
         if not 0.0 <= self.holdout_fraction < 1.0:
             raise ConfigError(f"dataset.holdout_fraction is {self.holdout_fraction}: give a share in [0, 1)")
-        if self.num_episodes < 1:
-            raise ConfigError(f"dataset.num_episodes is {self.num_episodes}: give at least 1")
+        check_counts("dataset", num_episodes=self.num_episodes)
         check_shares("dataset", gamma=self.gamma)
 
     def env(self) -> dict[str, Any] | None:

@@ -6,14 +6,15 @@ takes for a string: the value is refused or, worse, accepted as the name of a fi
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
-from unittest.mock import patch
 
 from jsonargparse import _typehints
 
 
-def nested_null() -> AbstractContextManager[Any]:
+@contextmanager
+def nested_null() -> Iterator[None]:
     """While it is entered, ``null`` reaches the class that it is meant for."""
     parse = _typehints.parse_value_or_config
 
@@ -22,4 +23,8 @@ def nested_null() -> AbstractContextManager[Any]:
         is_null = isinstance(value, _typehints.NestedArg) and parsed.val is None
         return (value if is_null else parsed), path
 
-    return patch.object(_typehints, "parse_value_or_config", keep_null)
+    _typehints.parse_value_or_config = keep_null
+    try:
+        yield
+    finally:
+        _typehints.parse_value_or_config = parse

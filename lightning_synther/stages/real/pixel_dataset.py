@@ -63,8 +63,9 @@ def provide_dataset(config: DatasetConfig, num_workers: int = 2) -> tuple[Path, 
     the local files are an unfinished download.
     """
     directory = dataset_dir(config.root, config.task, config.policy, config.image_size)
-    unfinished = unfinished_download(directory, config) if has_data(directory) else None
-    if config.source in ("auto", "local") and (kind := _present(directory, config, num_workers)):
+    unfinished = unfinished_download(directory, config)
+    partly = unfinished is not None and has_data(directory)  # asked before a repair sets damaged files aside
+    if config.source in ("auto", "local") and (kind := _present(directory, config, unfinished, num_workers)):
         return directory, kind
     published = is_published(config.task, config.policy, config.image_size)
     collected = (directory / FILE_NAME).exists()
@@ -72,15 +73,14 @@ def provide_dataset(config: DatasetConfig, num_workers: int = 2) -> tuple[Path, 
         try:
             return _download(config), "downloaded"
         except SourceUnavailableError as error:
-            if config.source == "download" or unfinished:
+            if config.source == "download" or partly:
                 raise
             log.warning("download is not possible here (%s); collecting the same kind of data instead", error)
     return _collect(config, num_workers), "collected"
 
 
-def _present(directory: Path, config: DatasetConfig, num_workers: int) -> str | None:
+def _present(directory: Path, config: DatasetConfig, unfinished: Path | None, num_workers: int) -> str | None:
     """What kind of dataset is there that can be used; None where ``auto`` has to complete or to make it."""
-    unfinished = unfinished_download(directory, config)
     if has_data(directory) and not unfinished:
         provenance = directory / FILE_NAME
         if not provenance.exists():

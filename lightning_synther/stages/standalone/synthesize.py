@@ -12,6 +12,7 @@ import lightning.pytorch as pl
 import torch
 from lightning.pytorch.utilities.seed import isolate_rng
 
+from lightning_synther.bounds import check_counts
 from lightning_synther.data.datamodules import RowData
 from lightning_synther.data.row_forms import Transitions, flat_rows
 from lightning_synther.data.store import TransitionStore
@@ -106,9 +107,7 @@ def synthesize(
         ConfigError: settings that no training can have, or something that is already at ``path``; before the training.
         DataError: transitions that are too few, not finite, or of shapes that do not fit.
     """
-    for name, count in (("num_transitions", num_transitions), ("num_updates", num_updates)):
-        if count is not None and count < 1:
-            raise ConfigError(f"{name} is {count}: give at least 1")
+    check_counts("", num_transitions=num_transitions, num_updates=num_updates)
     if path is not None and Path(path).exists():
         raise ConfigError(f"path {path} exists: give another, or remove what is there")
     spec, rows = flat_rows(transitions, gamma)

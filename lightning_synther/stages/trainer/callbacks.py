@@ -137,7 +137,7 @@ class KeepCheckpoints(Callback):
         self._kept = kept
 
 
-def last_checkpoint(directory: Path, every: int, updates_per_step: int = 1) -> ModelCheckpoint:
+def last_checkpoint(directory: Path, every: int, updates_per_step: int) -> ModelCheckpoint:
     """Keep ``directory/last.ckpt`` at most ``every`` updates old; written atomically by Lightning.
 
     Lightning looks once a batch, and saves at whole multiples alone: ``every`` is rounded down to batches of

@@ -67,5 +67,5 @@ def test_a_defect_is_not_taken_for_a_refusal() -> None:
 
 @pytest.mark.parametrize(("every", "kept"), [(0, []), (3, ["last.ckpt"])])
 def test_checkpoint_every_0_keeps_none(every: int, kept: list[str], tmp_path: Path) -> None:
-    fit(last_checkpoint(tmp_path, every), checkpoints=True)
+    fit(last_checkpoint(tmp_path, every, updates_per_step=1), checkpoints=True)
     assert sorted(path.name for path in tmp_path.iterdir()) == kept
